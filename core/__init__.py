@@ -1,0 +1,77 @@
+"""Rewrites ONNX graphs with passes that answer for themselves.
+
+    import onnx_rewrite as rw
+
+    result = rw.rewrite("model.onnx", "ln,clip,bn")
+    result.save("model.rewritten.onnx")
+
+Everything here is loaded when it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnx_rewrite.errors import ModelError, NotEquivalentError, OnnxRewriteError, UsageError
+    from onnx_rewrite.match import Constant, Match, Refused
+    from onnx_rewrite.pattern import const, constant, either, maybe, op, optional, scalar
+    from onnx_rewrite.pipeline import Result, check, inspect
+    from onnx_rewrite.pipeline import run as rewrite
+    from onnx_rewrite.registry import Pass, RuleSet, register
+    from onnx_rewrite.verdict import Verification
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "onnx_rewrite.errors": ("ModelError", "NotEquivalentError", "OnnxRewriteError", "UsageError"),
+    "onnx_rewrite.match": ("Constant", "Match", "Refused"),
+    "onnx_rewrite.pattern": ("const", "constant", "either", "maybe", "op", "optional", "scalar"),
+    "onnx_rewrite.pipeline": ("Result", "check", "inspect"),
+    "onnx_rewrite.registry": ("Pass", "RuleSet", "register"),
+    "onnx_rewrite.verdict": ("Verification",),
+}
+_LAZY = {name: (module, name) for module, names in _HOMES.items() for name in names}
+_LAZY["rewrite"] = ("onnx_rewrite.pipeline", "run")
+
+__all__ = [
+    "Constant",
+    "Match",
+    "ModelError",
+    "NotEquivalentError",
+    "OnnxRewriteError",
+    "Pass",
+    "Refused",
+    "Result",
+    "RuleSet",
+    "UsageError",
+    "Verification",
+    "check",
+    "const",
+    "constant",
+    "either",
+    "inspect",
+    "maybe",
+    "op",
+    "optional",
+    "passes",
+    "register",
+    "rewrite",
+    "scalar",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "passes":
+        return importlib.import_module("onnx_rewrite.passes")
+    home = _LAZY.get(name)
+    if home is None:
+        raise AttributeError(f"module 'onnx_rewrite' has no attribute '{name}'")
+    value = getattr(importlib.import_module(home[0]), home[1])
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
