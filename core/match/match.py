@@ -1,0 +1,100 @@
+"""A finished match: what a pass's conditions and replacement see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_rewrite.match.state import Constant, Scope
+
+
+class Refused(Exception):
+    """Raised by a pass where its pattern stands but the replacement would be wrong.
+
+    Args:
+        reason: In the user's words ("the scale spans axis 1, the mean axis 2").
+        blame: The node, value or capture that is the reason.
+    """
+
+    def __init__(self, reason: str, blame: Any = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.blame: ir.Node | ir.Value | None = blame.value if isinstance(blame, Constant) else blame
+
+
+class Match:
+    """The captures of one match as attributes, and questions about the graph around it.
+
+    A value capture is an `onnx_ir.Value`; `scalar` captures a Python number, `constant` a `Constant` (`.array`,
+    `.shape`, `.dtype`), a parameter its Python value, `.named` the `onnx_ir.Node`. A capture in a part that is
+    absent is None.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        names: frozenset[str],
+        bound: dict[str, Any],
+        nodes: Sequence[ir.Node],
+        outputs: Sequence[ir.Value],
+    ) -> None:
+        self._names = names
+        self._bound = bound
+        self.scope = scope
+        self.nodes = tuple(nodes)
+        self.outputs = tuple(outputs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._names:
+            raise AttributeError(f"the pattern captures nothing called '{name}'")
+        return self._bound.get(name)
+
+    @property
+    def anchor(self) -> ir.Node:
+        """The node that produces the first output."""
+        node = self.outputs[0].producer()
+        assert node is not None
+        return node
+
+    @property
+    def output(self) -> ir.Value:
+        """The first output."""
+        return self.outputs[0]
+
+    @property
+    def version(self) -> int:
+        """Opset of the standard operators where the match stands."""
+        return self.scope.version
+
+    @property
+    def target(self) -> str:
+        """For whom the model is rewritten."""
+        return self.scope.target
+
+    def constant(self, value: ir.Value | None) -> np.ndarray[Any, np.dtype[Any]] | None:
+        """Elements of a value that is known before the model runs, else None."""
+        return self.scope.constants.array(value)
+
+    def rank(self, value: ir.Value | Constant) -> int | None:
+        """Number of dimensions, or None where it is not known."""
+        if isinstance(value, Constant):
+            return len(value.shape)
+        return None if value.shape is None else len(value.shape)
+
+    def dim(self, value: ir.Value | Constant, axis: int) -> int | ir.SymbolicDim | None:
+        """One dimension: a number, a symbol, or None where nothing is known."""
+        if isinstance(value, Constant):
+            return value.shape[axis]
+        if value.shape is None or not -len(value.shape) <= axis < len(value.shape):
+            return None
+        dim = value.shape[axis]
+        return None if isinstance(dim, ir.SymbolicDim) and dim.value is None else dim
+
+    def rebound(self, replaced: dict[ir.Value, ir.Value]) -> None:
+        """Follows values that an earlier edit replaced."""
+        for name, thing in self._bound.items():
+            while isinstance(thing, ir.Value) and thing in replaced:
+                thing = self._bound[name] = replaced[thing]

@@ -1,0 +1,122 @@
+"""One compiled pattern: where it may be anchored, and its matches there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import onnx_ir as ir
+
+from onnx_rewrite.match.compiler import compile_roots
+from onnx_rewrite.match.match import Match
+from onnx_rewrite.match.state import Failure, Scope, State
+from onnx_rewrite.opset.view import is_onnx
+from onnx_rewrite.pattern.language import Apply, Either, Optional, Output, Pattern, Traced
+from onnx_rewrite.pattern.tracing import leaves
+
+OperatorKey = tuple[str, str]
+"""Domain ("" for the standard one) and operator name."""
+
+Accept = Callable[[Match], bool]
+
+
+def key_of(node: ir.Node) -> OperatorKey:
+    """The key under which patterns are indexed."""
+    return ("" if is_onnx(node.domain) else node.domain, node.op_type)
+
+
+class Matcher:
+    """A pattern, compiled once, that can be matched against any number of graphs.
+
+    Attributes:
+        anchors: Operators that can produce the first output; only nodes of these are ever tried.
+        required: Operators without which no match is possible.
+        depth: How many nodes lie between the first output and the deepest operand: an edit further away than
+            this cannot change whether an anchor matches.
+    """
+
+    def __init__(self, traced: Traced) -> None:
+        self._traced = traced
+        self._goals, self._applies = compile_roots(traced)
+        self.anchors = frozenset(
+            ("" if is_onnx(leaf.apply.domain) else leaf.apply.domain, name)
+            for leaf in leaves(traced.roots[0])
+            if isinstance(leaf, Output)
+            for name in leaf.apply.op_types
+        )
+        self.required: frozenset[OperatorKey] = frozenset().union(*(_required(root) for root in traced.roots))
+        self.depth = max(_depth(root, {}) for root in traced.roots)
+
+    def match(self, scope: Scope, anchor: ir.Node, accept: Accept, journal: list[Failure] | None = None) -> bool:
+        """Tries all matches at `anchor`, the preferred ones first, until `accept` takes one.
+
+        Args:
+            scope: The graph that holds `anchor`.
+            anchor: The node that would produce the first output.
+            accept: Told each complete match; True ends the search.
+            journal: Collects the reasons why attempts ended, if given.
+
+        Returns:
+            Whether a match was accepted.
+        """
+        state = State(scope, journal)
+
+        def first(value: ir.Value) -> bool:
+            return self._goals[0](state, value, lambda s: self._others(s, [value], accept))
+
+        return any(first(value) for value in anchor.outputs)
+
+    def _others(self, state: State, outputs: list[ir.Value], accept: Accept) -> bool:
+        """Matches the outputs after the first, each found through a node that is bound already."""
+        if len(outputs) == len(self._goals):
+            nodes = list(dict.fromkeys([*state.nodes.values(), *state.extra]))
+            return accept(Match(state.scope, self._traced.names, dict(state.bound), nodes, outputs))
+        goal, root = self._goals[len(outputs)], self._traced.roots[len(outputs)]
+        for value in _candidates(state, root, self.depth):
+            if value not in outputs and goal(state, value, lambda s: self._others(s, [*outputs, value], accept)):  # noqa: B023
+                return True
+        return False
+
+
+def _candidates(state: State, root: Pattern, depth: int) -> Iterator[ir.Value]:
+    """Values near the bound nodes that may be another output: consumers of what is bound, level by level."""
+    ends = {(name, leaf.index) for leaf in leaves(root) if isinstance(leaf, Output) for name in leaf.apply.op_types}
+    seen: set[ir.Value] = set()
+    bound = [thing for thing in state.bound.values() if isinstance(thing, ir.Value)]
+    level = list(dict.fromkeys([*(v for n in state.nodes.values() for v in n.outputs), *bound]))
+    for _ in range(depth + 1):
+        further: list[ir.Value] = []
+        for value in level:
+            if value in seen:
+                continue
+            seen.add(value)
+            producer = value.producer()
+            if producer is not None and (producer.op_type, value.index()) in ends:
+                yield value
+            for use in value.uses():
+                if use.node.graph is state.scope.graph:
+                    further.extend(use.node.outputs)
+        level = further
+
+
+def _required(pattern: Pattern) -> frozenset[OperatorKey]:
+    if isinstance(pattern, Output):
+        apply: Apply = pattern.apply
+        own = frozenset({(apply.domain, next(iter(apply.op_types)))}) if len(apply.op_types) == 1 else frozenset()
+        return own.union(*(_required(p) for p in apply.inputs))
+    if isinstance(pattern, Either):
+        first, *others = (_required(b) for b in pattern.branches)
+        return first.intersection(*others)
+    return frozenset()
+
+
+def _depth(pattern: Pattern, known: dict[int, int]) -> int:
+    if id(pattern) not in known:
+        if isinstance(pattern, Output):
+            known[id(pattern)] = 1 + max((_depth(p, known) for p in pattern.apply.inputs), default=0)
+        elif isinstance(pattern, Either):
+            known[id(pattern)] = max(_depth(b, known) for b in pattern.branches)
+        elif isinstance(pattern, Optional) and isinstance(pattern.inner, Pattern):
+            known[id(pattern)] = _depth(pattern.inner, known)
+        else:
+            known[id(pattern)] = 0
+    return known[id(pattern)]

@@ -1,0 +1,112 @@
+"""What a match in progress has bound so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_rewrite.analysis.constants import Constants
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The graph that is being matched, and how its operators are to be read.
+
+    Attributes:
+        graph: The graph; a body of If, Loop or Scan or a function's body is a scope of its own.
+        opsets: Opset version per domain.
+        constants: Resolver shared by the whole model.
+        target: For whom the model is rewritten ("onnx", "tensorrt-8.6", ...).
+        is_function: Whether the graph is a function's own: such a graph has no initializers.
+    """
+
+    graph: ir.Graph
+    opsets: dict[str, int]
+    constants: Constants
+    target: str = "onnx"
+    is_function: bool = False
+
+    @property
+    def version(self) -> int:
+        """Opset of the standard operators."""
+        return self.opsets.get("", 1)
+
+    def version_of(self, node: ir.Node) -> int:
+        """Opset of the domain of a node."""
+        return self.opsets.get(node.domain, 1)
+
+
+class Constant:
+    """A captured constant: its value in the graph, and its elements, read when asked for."""
+
+    __slots__ = ("_constants", "value")
+
+    def __init__(self, value: ir.Value, constants: Constants) -> None:
+        self.value = value
+        self._constants = constants
+
+    @property
+    def array(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """The elements, in the graph's dtype."""
+        array = self._constants.array(self.value)
+        assert array is not None
+        return array
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """The element type."""
+        if self.value.dtype is not None:
+            return self.value.dtype
+        return ir.DataType.from_numpy(self.array.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape, without reading a weight."""
+        tensor = self.value.const_value if self.value.producer() is None else None
+        return tuple(self.array.shape) if tensor is None else tuple(int(d) for d in tensor.shape.numpy())
+
+    def same(self, other: Constant) -> bool:
+        """Whether both have the same dtype, shape and elements."""
+        if self.value is other.value:
+            return True
+        if self.shape != other.shape:
+            return False
+        a, b = self.array, other.array
+        return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+Goal = Callable[["State"], bool]
+"""What remains to be matched: returns True once the whole match is accepted."""
+
+
+class State:
+    """Bindings of a match in progress; every goal undoes what it bound when it fails."""
+
+    __slots__ = ("bound", "extra", "journal", "nodes", "owned", "scope")
+
+    def __init__(self, scope: Scope, journal: list[Failure] | None = None) -> None:
+        self.scope = scope
+        self.bound: dict[str, Any] = {}
+        self.nodes: dict[int, ir.Node] = {}  # by the pattern node's number
+        self.owned: set[ir.Node] = set()
+        self.extra: list[ir.Node] = []  # duplicates and Identities on the way
+        self.journal = journal
+
+    def fail(self, where: ir.Node | ir.Value | None, reason: Callable[[], str]) -> bool:
+        """Notes why, if anybody asked, and returns False."""
+        if self.journal is not None:
+            self.journal.append(Failure(len(self.nodes), where, reason()))
+        return False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One reason for which an attempt ended: how many nodes had matched, where, and why."""
+
+    depth: int
+    where: ir.Node | ir.Value | None
+    reason: str
