@@ -1,0 +1,1 @@
+"""Applies passes: matches become replacements, each of them a transaction."""

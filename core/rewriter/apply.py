@@ -1,0 +1,163 @@
+"""One replacement as a transaction: built aside, checked, judged, and only then committed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from time import perf_counter
+
+import onnx
+import onnx_ir as ir
+
+from onnx_rewrite.analysis.constants import Constants
+from onnx_rewrite.match import Match, Refused
+from onnx_rewrite.pattern.ops import recording
+from onnx_rewrite.rewriter.builder import Builder, check_outputs
+from onnx_rewrite.rewriter.cutout import CannotCut, cut_out, flowing_in, ordered
+from onnx_rewrite.rewriter.edit import Edit, commit
+from onnx_rewrite.rewriter.fingerprint import Fingerprints
+from onnx_rewrite.rewriter.names import Names
+from onnx_rewrite.rewriter.rule import Rule
+from onnx_rewrite.rewriter.site import Judge, Seconds, Site
+from onnx_rewrite.verdict import Verification, not_verified
+
+
+class NeedsOpset(Exception):
+    """The replacement is right, and the model must be raised before it can be committed."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
+
+
+class Applier:
+    """Applies matches to one model."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        names: Names,
+        constants: Constants,
+        judge: Judge | None,
+        accept_inconclusive: bool,
+    ) -> None:
+        self._model = model
+        self._names = names
+        self._judge = judge
+        self._accept_inconclusive = accept_inconclusive
+        self._fingerprints = Fingerprints(constants)
+        self._found: dict[Hashable, _Found] = {}
+
+    def apply(self, rule: Rule, match: Match, site: Site, seconds: Seconds) -> Edit | None:
+        """Replaces the match, or leaves the model as it was and says why in `site`.
+
+        Raises:
+            NeedsOpset: It would be applied, but the model's opset is too low; nothing was changed.
+        """
+        began = perf_counter()
+        version = max(match.version, rule.needs_opset)
+        builder = Builder(version)
+        try:
+            results = self._build(rule, match, builder)
+        except Refused as refusal:
+            site.status, site.reason = "refused", refusal.reason
+            builder.discard()
+            return None
+        except Exception as error:  # whatever a pass does wrong, the model must survive it
+            site.status = "rolled_back"
+            site.reason = f"the replacement raised {type(error).__name__}: {error}"
+            builder.discard()
+            return None
+        finally:
+            seconds.apply += perf_counter() - began
+        began = perf_counter()
+        good = self._verified(match, builder, results, site, version)
+        seconds.verify += perf_counter() - began
+        began = perf_counter()
+        try:
+            if not good:
+                builder.discard()
+                return None
+            if version > match.version:
+                builder.discard()
+                raise NeedsOpset(version)
+            return commit(match, builder, results, site.pass_name, self._names)
+        finally:
+            seconds.apply += perf_counter() - began
+
+    def _build(self, rule: Rule, match: Match, builder: Builder) -> tuple[ir.Value, ...]:
+        token = recording.set(builder)
+        try:
+            return check_outputs(rule.replace(match), len(match.outputs))
+        finally:
+            recording.reset(token)
+
+    def _verified(
+        self, match: Match, builder: Builder, results: tuple[ir.Value, ...], site: Site, version: int
+    ) -> bool:
+        """Whether the replacement may be committed; says in `site` what was found."""
+        old = ordered(match.nodes)
+        key = self._fingerprints.key(old, match.outputs, builder.nodes, results, (match.version, version))
+        found = None if key is None else self._found.get(key)
+        if found is None:
+            found = self._examined(match, old, builder, results, version)
+            if key is not None:
+                self._found[key] = found
+        site.verification = found.verification
+        verdict = found.verification.verdict
+        if found.unsound is not None:
+            site.status, site.reason = "rolled_back", f"the replacement is not valid ONNX: {found.unsound}"
+        elif verdict == "different" or (verdict == "inconclusive" and not self._accept_inconclusive):
+            site.status = "rolled_back"
+            site.reason = found.verification.reason or f"the outputs are {verdict}"
+        else:
+            return True
+        site.before, site.after = found.models or (None, None)
+        return False
+
+    def _examined(
+        self, match: Match, old: list[ir.Node], builder: Builder, results: tuple[ir.Value, ...], version: int
+    ) -> _Found:
+        """Cuts the site out, has the checker look at the replacement, and the judge compare the two."""
+        try:
+            before, after = self._models(match, old, builder, results, version)
+        except CannotCut as reason:
+            return _Found(not_verified(str(reason)))
+        unsound = _unsound(after)
+        if unsound is not None:
+            return _Found(not_verified("it was not run"), unsound, (before, after))
+        if self._judge is None:
+            return _Found(not_verified("verification is off"))
+        verification = self._judge(before, after)
+        return _Found(verification, None, None if verification.equivalent else (before, after))
+
+    def _models(
+        self, match: Match, old: list[ir.Node], builder: Builder, results: tuple[ir.Value, ...], version: int
+    ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+        scope, constants = match.scope, match.scope.constants
+        inputs = list(dict.fromkeys([*flowing_in(old, constants), *flowing_in(builder.nodes, constants)]))
+        functions = self._model.functions.values()
+        before = cut_out(old, match.outputs, inputs, scope, scope.opsets, functions)
+        raised = {**scope.opsets, "": version}
+        for node in builder.nodes:
+            raised.setdefault(node.domain, 1)
+        after = cut_out(builder.nodes, results, inputs, scope, raised, functions, declared=match.outputs)
+        return before, after
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found out about a replacement, and about all that are the same."""
+
+    verification: Verification
+    unsound: str | None = None
+    models: tuple[onnx.ModelProto, onnx.ModelProto] | None = None
+
+
+def _unsound(model: onnx.ModelProto) -> str | None:
+    """What the checker says of the replacement: structure, types and shapes of its outputs; None if all is well."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return str(error).strip().splitlines()[0]
+    return None

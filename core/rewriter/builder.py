@@ -1,0 +1,163 @@
+"""Builds a replacement aside: nodes that belong to no graph until they are committed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_rewrite.analysis.dtypes import numpy_dtype
+from onnx_rewrite.match import Constant, Refused
+from onnx_rewrite.opset.forms import INPUT_FORMS
+from onnx_rewrite.opset.view import is_onnx
+
+Attribute = Any
+
+
+class Builder:
+    """Records the nodes of one replacement.
+
+    Args:
+        version: Opset of the standard operators that the replacement is written in; parameters become attributes
+            or inputs accordingly.
+    """
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.nodes: list[ir.Node] = []
+        self.initializers: list[ir.Value] = []
+
+    def make(
+        self, op_type: str, domain: str, inputs: tuple[Any, ...], params: dict[str, Any], outputs: int
+    ) -> ir.Value | tuple[ir.Value, ...]:
+        """A new node.
+
+        Args:
+            op_type: The operator.
+            domain: Its domain.
+            inputs: Operands: values, captured constants, arrays, numbers (of the first operand's dtype), or None.
+            params: Parameters by name; None leaves one out.
+            outputs: Number of outputs.
+
+        Returns:
+            The output, or a tuple of them if there are several.
+        """
+        dtype = next((_dtype(i) for i in inputs if _dtype(i) is not None), None)
+        values = [self._operand(i, dtype) for i in inputs]
+        attributes: list[ir.Attr] = []
+        forms = INPUT_FORMS.get(op_type, {}) if is_onnx(domain) else {}
+        for name, param in params.items():
+            if param is None:
+                continue
+            form = forms.get(name)
+            if form is None or self.version < form.since:
+                attributes.append(_attribute(name, param))
+                continue
+            values += [None] * (form.index + 1 - len(values))
+            kind = np.int64 if form.kind in ("ints", "int") else None
+            values[form.index] = self._operand(param if kind is None else np.asarray(param, kind), dtype)
+        return self._node(op_type, domain, values, attributes, outputs)
+
+    def like(self, node: ir.Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> ir.Value | tuple[ir.Value, ...]:
+        """A node with the operator and the attributes of `node`, on other operands."""
+        dtype = next((_dtype(i) for i in inputs if _dtype(i) is not None), None)
+        values = [self._operand(i, dtype) for i in inputs]
+        attributes = [a for name, a in node.attributes.items() if name not in params]
+        attributes += [_attribute(name, value) for name, value in params.items() if value is not None]
+        return self._node(node.op_type, node.domain, values, attributes, 1, node.overload)
+
+    def _node(
+        self,
+        op_type: str,
+        domain: str,
+        values: list[ir.Value | None],
+        attributes: list[ir.Attr],
+        outputs: int,
+        overload: str = "",
+    ) -> ir.Value | tuple[ir.Value, ...]:
+        while values and values[-1] is None:
+            values.pop()
+        node = ir.Node(domain, op_type, values, attributes, overload=overload, num_outputs=outputs)
+        self.nodes.append(node)
+        return node.outputs[0] if outputs == 1 else tuple(node.outputs)
+
+    def _operand(self, operand: Any, dtype: ir.DataType | None) -> ir.Value | None:
+        if operand is None or isinstance(operand, ir.Value):
+            return operand
+        if isinstance(operand, Constant):
+            return operand.value
+        if isinstance(operand, (bool, int, float)):
+            target = None if dtype is None else numpy_dtype(dtype)
+            operand = np.asarray(operand, target)
+        if not isinstance(operand, (np.ndarray, np.generic)):
+            raise TypeError(f"an operand is a value, a captured constant, an array or a number, not {operand!r}")
+        # ascontiguousarray would turn a scalar into a vector.
+        array = np.array(operand, order="C", copy=True)
+        tensor = ir.Tensor(array)
+        value = ir.Value(name=None, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        self.initializers.append(value)
+        return value
+
+    def discard(self) -> None:
+        """Takes the nodes off the values they read, as if they had never been."""
+        for node in self.nodes:
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+        self.nodes.clear()
+        self.initializers.clear()
+
+
+def _dtype(operand: Any) -> ir.DataType | None:
+    return operand.dtype if isinstance(operand, (ir.Value, Constant)) else None
+
+
+def _attribute(name: str, value: Any) -> ir.Attr:
+    if isinstance(value, ir.Attr):
+        return value
+    if isinstance(value, bool):
+        return ir.AttrInt64(name, int(value))
+    if isinstance(value, (int, np.integer)):
+        return ir.AttrInt64(name, int(value))
+    if isinstance(value, (float, np.floating)):
+        return ir.AttrFloat32(name, float(value))
+    if isinstance(value, str):
+        return ir.AttrString(name, value)
+    if isinstance(value, np.ndarray):
+        return ir.AttrTensor(name, ir.Tensor(value))
+    if isinstance(value, (list, tuple)):
+        items: list[Any] = list(value)  # pyright: ignore[reportUnknownArgumentType]
+        if all(isinstance(i, (int, np.integer)) for i in items):
+            return ir.AttrInt64s(name, [int(i) for i in items])
+        if all(isinstance(i, (int, float, np.number)) for i in items):
+            return ir.AttrFloat32s(name, [float(i) for i in items])
+        if all(isinstance(i, str) for i in items):
+            return ir.AttrStrings(name, items)
+    raise TypeError(f"attribute {name}: cannot write {value!r}")
+
+
+def check_outputs(result: Any, wanted: int) -> tuple[ir.Value, ...]:
+    """What `replace` returned, as one value per output of the pattern.
+
+    Raises:
+        Refused: `replace` returned None: it declines.
+        TypeError: It returned something else than values.
+    """
+    if result is None:
+        raise Refused("the pass declined")
+    values: tuple[Any, ...] = result if isinstance(result, tuple) else (result,)
+    if len(values) != wanted or not all(isinstance(v, ir.Value) for v in values):
+        raise TypeError(f"replace must return {wanted} value(s), one per output of the pattern, not {result!r}")
+    return values
+
+
+def merged_metadata(nodes: Mapping[ir.Node, None] | list[ir.Node]) -> dict[str, str]:
+    """The metadata of several nodes in one: equal entries once, different ones joined by '; '."""
+    merged: dict[str, list[str]] = {}
+    for node in nodes:
+        for key, text in node.metadata_props.items():
+            known = merged.setdefault(key, [])
+            if text not in known:
+                known.append(text)
+    return {key: "; ".join(texts) for key, texts in merged.items()}

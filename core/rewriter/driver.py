@@ -1,0 +1,337 @@
+"""Drives passes over a model until none of them finds anything more.
+
+Each pass looks at the whole model once, afterwards only around what edits changed. Matches are collected from the
+outputs towards the inputs, so that of two overlapping ones the larger is taken, and applied in the graph's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
+from typing import Protocol
+
+import onnx_ir as ir
+
+from onnx_rewrite.analysis.constants import Constants
+from onnx_rewrite.analysis.types import complete_types
+from onnx_rewrite.analysis.vague import is_vague
+from onnx_rewrite.errors import OnnxRewriteError
+from onnx_rewrite.match import Match, Matcher, Refused, Scope, blocked, key_of
+from onnx_rewrite.rewriter.apply import Applier, NeedsOpset
+from onnx_rewrite.rewriter.edit import Edit, node_label
+from onnx_rewrite.rewriter.listing import Selection
+from onnx_rewrite.rewriter.names import Names, all_graphs
+from onnx_rewrite.rewriter.raising import CannotRaise, Raised, raise_opset
+from onnx_rewrite.rewriter.rule import Rule
+from onnx_rewrite.rewriter.site import Judge, Seconds, Site
+from onnx_rewrite.rewriter.worklist import Worklist
+
+# A value that is rewritten this often is being rewritten in circles.
+MAX_REWRITES_OF_ONE_VALUE = 30
+
+
+class RulePass(Protocol):
+    """What the driver needs of a pass."""
+
+    @property
+    def name(self) -> str:
+        """What `--passes` calls it."""
+        ...
+
+    def rules(self) -> Sequence[Rule]:
+        """The rules, the most wanted first."""
+        ...
+
+
+class CircularRewriteError(OnnxRewriteError):
+    """Two passes, or one, undo each other for ever."""
+
+    exit_code = 1
+
+
+class Driver:
+    """Applies passes to one model, in place.
+
+    Args:
+        model: The model; it is changed.
+        passes: In the order in which they are tried.
+        judge: Compares each replacement with what stood there; None: nothing is verified.
+        target: For whom the model is rewritten.
+        opset: "keep", the opset that must not be exceeded, or None: raise as far as a pass needs.
+        selection: Which sites may be applied.
+        accept_inconclusive: Whether a replacement that could not be judged stays.
+        denied: Replacements that must not be made, by pass name and names of the replaced outputs.
+        learn: Finds types that nobody knows, by looking; returns whether it learned any.
+        found: Told each site, as soon as its fate is known.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        passes: Sequence[RulePass],
+        *,
+        judge: Judge | None = None,
+        target: str = "onnx",
+        opset: int | str | None = None,
+        selection: Selection | None = None,
+        accept_inconclusive: bool = False,
+        denied: frozenset[tuple[str, tuple[str, ...]]] = frozenset(),
+        learn: Callable[[], bool] | None = None,
+        found: Callable[[Site], None] | None = None,
+    ) -> None:
+        self.model = model
+        self.passes = passes
+        self.sites: dict[str, list[Site]] = {p.name: [] for p in passes}
+        self.seconds: dict[str, Seconds] = {p.name: Seconds() for p in passes}
+        self.raised: list[Raised] = []
+        self._constants = Constants()
+        self._names = Names(model)
+        self._judge = judge
+        self._target = target
+        self._opset = opset
+        self._found = found
+        self._denied = denied
+        self._learn = learn
+        self._edits = 0
+        self._accept_inconclusive = accept_inconclusive
+        self._selection = selection or Selection()
+        self._compiled = [[(rule, rule.compile()) for rule in p.rules()] for p in passes]
+        self._applier = Applier(model, self._names, self._constants, judge, accept_inconclusive)
+        self._refused: dict[ir.Value, tuple[str, Site, frozenset[ir.Node]]] = {}
+        self._counters = {p.name: 0 for p in passes}
+        self._cannot_raise: dict[int, str] = {}
+        self._settled: set[tuple[str, ir.Value]] = set()
+        self._rewrites: dict[str, list[str]] = {}
+
+    def run(self) -> None:
+        """Runs all passes to a common fixed point.
+
+        Raises:
+            CircularRewriteError: Passes undo each other.
+        """
+        complete_types(self.model)
+        pending = [Worklist() for _ in self.passes]
+        fresh = [True] * len(self.passes)
+        while any(fresh) or any(pending):
+            for index in range(len(self.passes)):
+                while fresh[index] or pending[index]:
+                    region = (
+                        None if fresh[index] else pending[index].take(max(m.depth for _, m in self._compiled[index]))
+                    )
+                    fresh[index] = False
+                    for edit in self._wave(index, region):
+                        for worklist in pending:
+                            worklist.note(edit)
+        self._report_refused()
+
+    # -- one pass, once over the model or a part of it
+
+    def _wave(self, index: int, region: set[ir.Node] | None) -> Iterable[Edit]:
+        name = self.passes[index].name
+        began = perf_counter()
+        planned = self._collect(index, region)
+        self.seconds[name].match += perf_counter() - began
+        if self._raised_for(name, planned):
+            # Nodes may have changed form: everything is matched anew.
+            return self._wave(index, region=None)
+        replaced: dict[ir.Value, ir.Value] = {}
+        edits: list[Edit] = []
+        for rule, match in planned:
+            match.rebound(replaced)
+            edit = self._apply(name, rule, match)
+            if edit is not None:
+                edits.append(edit)
+                replaced.update(edit.replaced)
+                self._watch(name, edit)
+        return edits
+
+    def _raised_for(self, name: str, planned: list[tuple[Rule, Match]]) -> bool:
+        """Raises the model's opset if a match that may be applied needs it and its replacement is right."""
+        for number, (rule, match) in enumerate(planned):
+            if rule.needs_opset <= match.version or self._forbids(rule, match) is not None:
+                continue
+            site = self._site(name, match, self._counters[name] + number)
+            if self._selection.reason_against(site.id, site.nodes) is not None:
+                continue
+            try:
+                self._applier.apply(rule, match, site, self.seconds[name])
+            except NeedsOpset as wanted:
+                if self._raise(wanted.version, name):
+                    return True
+        return False
+
+    def _forbids(self, rule: Rule, match: Match) -> str | None:
+        """Why the model cannot have the opset that the rule needs, or None."""
+        needed, version = rule.needs_opset, match.version
+        if needed <= version:
+            return None
+        if self._opset == "keep":
+            return f"needs opset {needed}, the model's is {version} and is to be kept"
+        if isinstance(self._opset, int) and needed > max(version, self._opset):
+            return f"needs opset {needed}, more than the {max(version, self._opset)} that --opset allows"
+        reason = self._cannot_raise.get(needed)
+        return None if reason is None else f"needs opset {needed}, and the model cannot be raised to it: {reason}"
+
+    def _collect(self, index: int, region: set[ir.Node] | None) -> list[tuple[Rule, Match]]:
+        """Disjoint matches of the pass's rules, in the order of the graph."""
+        collected: list[tuple[Rule, Match]] = []
+        functions = {f.graph: f for f in self.model.functions.values()}
+        owner: dict[str, int] = self.model.graph.opset_imports
+        for graph in all_graphs(self.model):
+            if graph in functions:
+                owner = functions[graph].opset_imports
+            if not len(graph):
+                continue
+            scope = Scope(graph, _standard(owner), self._constants, self._target, graph in functions)
+            collected += self._collect_in(index, scope, region)
+        return collected
+
+    def _collect_in(self, index: int, scope: Scope, region: set[ir.Node] | None) -> list[tuple[Rule, Match]]:
+        name = self.passes[index].name
+        nodes = list(scope.graph)
+        present = {key_of(node) for node in nodes}
+        by_anchor: dict[tuple[str, str], list[tuple[int, Rule, Matcher]]] = {}
+        for number, (rule, matcher) in enumerate(self._compiled[index]):
+            if matcher.required <= present:
+                for key in matcher.anchors:
+                    by_anchor.setdefault(key, []).append((number, rule, matcher))
+        if not by_anchor:
+            return []
+        claimed: set[ir.Node] = set()
+        found: list[tuple[Rule, Match]] = []
+        for node in reversed(nodes):
+            if node in claimed or (region is not None and node not in region):
+                continue
+            for _, rule, matcher in by_anchor.get(key_of(node), ()):
+                accepted: list[Match] = []
+                if matcher.match(scope, node, lambda m: self._accept(name, rule, m, claimed, accepted)):  # noqa: B023
+                    claimed.update(accepted[0].nodes)
+                    found.append((rule, accepted[0]))
+                    break
+        found.reverse()
+        return found
+
+    def _accept(self, name: str, rule: Rule, match: Match, claimed: set[ir.Node], accepted: list[Match]) -> bool:
+        if (name, match.output) in self._settled:
+            return False
+        if not claimed.isdisjoint(match.nodes):
+            return False
+        if self._learn is not None and any(is_vague(v) for node in match.nodes for v in node.inputs if v is not None):
+            learn, self._learn = self._learn, None
+            if learn():
+                self._constants.forget_unknown()
+        try:
+            if rule.interior == "refuse":
+                obstacle = blocked(match.nodes, match.outputs, self._constants)
+                if obstacle is not None:
+                    raise Refused(str(obstacle), obstacle.value)
+            rule.check(match)
+        except Refused as refusal:
+            self._refuse(name, match, refusal.reason)
+            return False
+        accepted.append(match)
+        return True
+
+    # -- outcomes
+
+    def _apply(self, name: str, rule: Rule, match: Match) -> Edit | None:
+        forbidden = self._forbids(rule, match)
+        if forbidden is not None:
+            self._refuse(name, match, forbidden)
+            return None
+        site = self._site(name, match, self._counters[name])
+        self._counters[name] += 1
+        against = self._selection.reason_against(site.id, site.nodes)
+        if against is not None:
+            site.status, site.reason = "skipped", against
+            self._settle(name, match, site)
+            return None
+        if (name, site.outputs) in self._denied:
+            site.status = "rolled_back"
+            self._settle(name, match, site)
+            return None
+        edit = self._applier.apply(rule, match, site, self.seconds[name])
+        site.number = self._edits
+        self._edits += edit is not None
+        self._settle(name, match, site)
+        return edit
+
+    def _raise(self, version: int, name: str) -> bool:
+        began = perf_counter()
+        try:
+            self.raised.append(
+                raise_opset(self.model, version, judge=self._judge, names=self._names, constants=self._constants)
+            )
+            complete_types(self.model)
+        except CannotRaise as error:
+            self._cannot_raise[version] = str(error)
+            return False
+        finally:
+            self.seconds[name].apply += perf_counter() - began
+        return True
+
+    def _site(self, name: str, match: Match, number: int) -> Site:
+        return Site(
+            id=f"{name}[{number}]",
+            pass_name=name,
+            nodes=tuple(node_label(n) for n in match.nodes),
+            inputs=tuple(dict.fromkeys(_flowing(match))),
+            outputs=tuple(v.name or "" for v in match.outputs),
+            status="applied",
+        )
+
+    def _settle(self, name: str, match: Match, site: Site) -> None:
+        self.sites[name].append(site)
+        if site.status != "applied":
+            self._settled.add((name, match.output))
+        if self._found is not None:
+            self._found(site)
+
+    def _refuse(self, name: str, match: Match, reason: str) -> None:
+        known = self._refused.get(match.output)
+        if known is None or known[0] != name:
+            site = self._site(name, match, 0)
+            site.status, site.reason = "refused", reason
+            self._refused[match.output] = (name, site, frozenset(match.nodes))
+
+    def _report_refused(self) -> None:
+        """Refused matches that no applied one covers, the largest of those that overlap."""
+        applied = {n for sites in self.sites.values() for s in sites if s.status == "applied" for n in s.nodes}
+        kept: dict[str, set[str]] = {}
+        for name, site, nodes in sorted(self._refused.values(), key=lambda r: (-len(r[2]), r[1].outputs)):
+            labels = set(site.nodes)
+            taken = kept.setdefault(name, set())
+            if labels & applied or labels & taken or any(n.graph is None for n in nodes):
+                continue
+            taken |= labels
+            site.id = f"{name}[{self._counters[name]}]"
+            self._counters[name] += 1
+            self.sites[name].append(site)
+
+    def _watch(self, name: str, edit: Edit) -> None:
+        for value in edit.replaced.values():
+            history = self._rewrites.setdefault(value.name or "", [])
+            history.append(name)
+            if len(history) > MAX_REWRITES_OF_ONE_VALUE:
+                pair = sorted(set(history[-4:]))
+                raise CircularRewriteError(
+                    f"the passes {' and '.join(pair)} rewrite value '{value.name}' in circles: "
+                    f"the last edits there were by {history[-2]} and {history[-1]}",
+                    hint=f"run them apart: --passes {pair[0]}",
+                )
+
+
+def _standard(imports: dict[str, int]) -> dict[str, int]:
+    """Opset versions with the standard domain under its short name."""
+    return {"" if domain == "ai.onnx" else domain: version for domain, version in imports.items()}
+
+
+def _flowing(match: Match) -> list[str]:
+    produced = {v for n in match.nodes for v in n.outputs}
+    constants = match.scope.constants
+    return [
+        v.name or ""
+        for n in match.nodes
+        for v in n.inputs
+        if v is not None and v not in produced and not constants.is_constant(v)
+    ]

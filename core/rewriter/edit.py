@@ -1,0 +1,147 @@
+"""Commits a replacement: the only place where a graph is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_rewrite.analysis.uses import is_used
+from onnx_rewrite.match import Match
+from onnx_rewrite.rewriter.builder import Builder, merged_metadata
+from onnx_rewrite.rewriter.names import Names
+
+PASS_KEY = "onnx_rewrite.pass"
+SOURCES_KEY = "onnx_rewrite.sources"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a committed replacement changed.
+
+    Attributes:
+        added: New nodes.
+        removed: Nodes that went away, dead constants before them included.
+        replaced: Old outputs and the values that took their places and names.
+        touched: Nodes that stayed, but whose outputs have fewer uses than before.
+    """
+
+    added: tuple[ir.Node, ...]
+    removed: tuple[ir.Node, ...]
+    replaced: dict[ir.Value, ir.Value]
+    touched: tuple[ir.Node, ...]
+
+
+def node_label(node: ir.Node) -> str:
+    """The node's name, or that of its first output where it has none."""
+    return node.name or (node.outputs[0].name or "" if node.outputs else "")
+
+
+def commit(match: Match, builder: Builder, results: Sequence[ir.Value], pass_name: str, names: Names) -> Edit:
+    """Puts the replacement in the place of the match.
+
+    The new nodes stand before the match's last node, so that whatever they read is there and whatever reads them
+    comes later. Outputs keep their names, types and metadata.
+    """
+    graph = match.scope.graph
+    nodes = match.nodes
+    place = match.anchor
+    metadata = merged_metadata(list(nodes))
+    sources = ", ".join(node_label(n) for n in nodes)
+    base = node_label(place)
+    names.release_node(place.name)
+    for node in builder.nodes:
+        node.metadata_props.update(metadata)
+        node.metadata_props[PASS_KEY] = pass_name
+        node.metadata_props[SOURCES_KEY] = sources
+    added = list(builder.nodes)
+    for number, value in enumerate(builder.initializers):
+        value.name = names.value(f"{base}_{pass_name}_{number}" if base else f"{pass_name}_{number}")
+        if match.scope.is_function:
+            added.insert(0, _as_constant_node(value))
+        else:
+            graph.register_initializer(value)
+    produced = {v for node in added for v in node.outputs}
+    replaced: dict[ir.Value, ir.Value] = {}
+    for old, new in zip(match.outputs, results, strict=True):
+        if new not in produced and (old.is_graph_output() or new in replaced.values()):
+            identity = ir.Node("", "Identity", [new], num_outputs=1, metadata_props={PASS_KEY: pass_name})
+            added.append(identity)
+            new = identity.outputs[0]
+            produced.add(new)
+        replaced[old] = new
+    for node in added:
+        kept = any(v in replaced.values() for v in node.outputs)
+        node.name = names.node(base if kept and base else f"{base}_{node.op_type}")
+        for value in node.outputs:
+            if value not in replaced.values() and value.name is None:
+                value.name = names.value(f"{node.name}_out")
+    for old, new in replaced.items():
+        if new in produced:
+            _take_over(old, new)
+    graph.insert_before(place, added)
+    for old, new in replaced.items():
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+    removed, touched = _remove_dead(nodes)
+    for node in removed:
+        names.release_node(node.name)
+    return Edit(tuple(added), tuple(removed), replaced, tuple(touched))
+
+
+def _as_constant_node(value: ir.Value) -> ir.Node:
+    """A function has no initializers: the constant becomes a node."""
+    tensor = value.const_value
+    assert tensor is not None
+    node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], num_outputs=1)
+    value.replace_all_uses_with(node.outputs[0])
+    node.outputs[0].name = value.name
+    return node
+
+
+def _take_over(old: ir.Value, new: ir.Value) -> None:
+    new.name = old.name
+    if old.type is not None:
+        new.type = old.type
+    if old.shape is not None:
+        new.shape = old.shape
+    new.doc_string = old.doc_string
+    new.metadata_props.update(old.metadata_props)
+    for key, value in old.meta.items():
+        new.meta[key] = value
+
+
+def _remove_dead(nodes: Sequence[ir.Node]) -> tuple[list[ir.Node], list[ir.Node]]:
+    """Removes nodes that nothing needs any more, and what fed only them; returns those, and what is left before."""
+    removed: list[ir.Node] = []
+    survivors: dict[ir.Node, None] = {}
+    waiting = list(reversed(nodes))
+    while waiting:
+        node = waiting.pop(0)
+        graph = node.graph
+        if graph is None or _has_body(node) or any(is_used(v) or v.is_graph_output() for v in node.outputs):
+            if graph is not None:
+                survivors[node] = None
+            continue
+        inputs = [v for v in node.inputs if v is not None]
+        graph.remove(node, safe=True)
+        removed.append(node)
+        survivors.pop(node, None)
+        for value in inputs:
+            producer = value.producer()
+            if producer is not None:
+                waiting.append(producer)
+            elif (
+                not is_used(value)
+                and value.is_initializer()
+                and not value.is_graph_input()
+                and not value.is_graph_output()
+            ):
+                owner = value.graph
+                if owner is not None and value.name is not None:
+                    owner.initializers.pop(value.name, None)
+    return removed, list(survivors)
+
+
+def _has_body(node: ir.Node) -> bool:
+    return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())

@@ -1,0 +1,38 @@
+"""One pattern with its conditions and its replacement: the smallest thing that the rewriter applies."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Literal
+
+from onnx_rewrite.match import Match, Matcher
+from onnx_rewrite.pattern import trace
+
+
+class Rule(abc.ABC):
+    """A pattern, the conditions under which it may be replaced, and the replacement.
+
+    A subclass writes `pattern` (traced once: its parameters are captures), `replace`, and where needed `check`.
+
+    Attributes:
+        needs_opset: Lowest opset of the standard operators that the replacement can be written in.
+        interior: What to do when an interior value is needed outside the match: "refuse" it (the match backtracks
+            into smaller alternatives), or "keep" the nodes that compute the value.
+    """
+
+    needs_opset: ClassVar[int] = 1
+    interior: ClassVar[Literal["refuse", "keep"]] = "refuse"
+
+    pattern: Any  # a method whose parameters are the captures: every subclass has its own
+
+    def check(self, m: Match) -> None:
+        """Raises `Refused` where the replacement would be wrong."""
+        del m
+
+    @abc.abstractmethod
+    def replace(self, m: Match) -> Any:
+        """Builds the replacement with `op` and returns its output, or a tuple of outputs."""
+
+    def compile(self) -> Matcher:
+        """The compiled pattern."""
+        return Matcher(trace(self.pattern, f"{type(self).__module__}.{type(self).__qualname__}"))
