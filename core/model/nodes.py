@@ -1,0 +1,20 @@
+"""Small questions about nodes that several floors ask."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+
+def count_nodes(model: ir.Model) -> int:
+    """Returns the number of nodes, ``Constant`` aside, bodies of If, Loop, Scan and of functions included."""
+    total = 0
+    for owner in (model.graph, *model.functions.values()):
+        for node in owner.all_nodes():
+            if node.op_type != "Constant" or node.domain != "":
+                total += 1
+    return total
+
+
+def original_name(node: ir.Node) -> str:
+    """Returns the name that the node bears in the file, ``""`` if it has none."""
+    return node.name or ""
