@@ -6,6 +6,7 @@ outputs towards the inputs, so that of two overlapping ones the larger is taken,
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Protocol
@@ -61,6 +62,7 @@ class Driver:
         selection: Which sites may be applied.
         accept_inconclusive: Whether a replacement that could not be judged stays.
         denied: Replacements that must not be made, by pass name and names of the replaced outputs.
+        kept: Names of values that something outside the graph refers to (a quantization annotation): they stay.
         learn: Finds types that nobody knows, by looking; returns whether it learned any.
         found: Told each site, as soon as its fate is known.
     """
@@ -76,6 +78,7 @@ class Driver:
         selection: Selection | None = None,
         accept_inconclusive: bool = False,
         denied: frozenset[tuple[str, tuple[str, ...]]] = frozenset(),
+        kept: frozenset[str] = frozenset(),
         learn: Callable[[], bool] | None = None,
         found: Callable[[Site], None] | None = None,
     ) -> None:
@@ -91,6 +94,7 @@ class Driver:
         self._opset = opset
         self._found = found
         self._denied = denied
+        self._kept = kept
         self._learn = learn
         self._edits = 0
         self._accept_inconclusive = accept_inconclusive
@@ -109,6 +113,14 @@ class Driver:
         Raises:
             CircularRewriteError: Passes undo each other.
         """
+        # The model's objects stay: looking for garbage among them takes longer than all edits.
+        gc.freeze()
+        try:
+            self._run()
+        finally:
+            gc.unfreeze()
+
+    def _run(self) -> None:
         complete_types(self.model)
         pending = [Worklist() for _ in self.passes]
         fresh = [True] * len(self.passes)
@@ -225,12 +237,22 @@ class Driver:
                 obstacle = blocked(match.nodes, match.outputs, self._constants)
                 if obstacle is not None:
                     raise Refused(str(obstacle), obstacle.value)
+            if self._kept:
+                self._refuse_kept(match)
             rule.check(match)
         except Refused as refusal:
             self._refuse(name, match, refusal.reason)
             return False
         accepted.append(match)
         return True
+
+    def _refuse_kept(self, match: Match) -> None:
+        for node in match.nodes:
+            for value in (*node.outputs, *node.inputs):
+                if value is None or value in match.outputs or value.name not in self._kept:
+                    continue
+                if value.producer() in match.nodes or (value.is_initializer() and len(value.uses()) == 1):
+                    raise Refused(f"a quantization annotation or training_info refers to value '{value.name}'", value)
 
     # -- outcomes
 

@@ -1,0 +1,167 @@
+"""A graph as onnx's shape inference needs it: every value with a name of its own, and no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+# Shapes, axes and pads decide shapes; so do the scales of a Resize. Larger tensors are weights.
+MAX_INTEGERS = 1024
+MAX_OTHERS = 16
+
+# onnx propagates the values of computed shapes well from opset 15 on only (Squeeze-13, Unsqueeze-13, Shape-15). So the
+# skeleton of an older model is written in opset 17, the last before reductions changed: the attributes that became
+# inputs by then, and which inputs they became (None: of no importance to types).
+MODERN = 17
+OLDEST_MODERNISED = 9  # below, Scan is another operator
+_MOVED: dict[str, dict[str, int | None]] = {
+    "Clip": {"min": None, "max": None},
+    "Dropout": {"ratio": None},
+    "Pad": {"pads": 1, "value": None},
+    "ReduceSum": {"axes": 1},
+    "Slice": {"starts": 1, "ends": 2, "axes": 3},
+    "Split": {"split": 1},
+    "Squeeze": {"axes": 1},
+    "TopK": {"k": 1},
+    "Unsqueeze": {"axes": 1},
+    "Upsample": {"scales": 1},
+}
+
+_INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
+
+
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """The graphs among a node's attributes."""
+    found: list[ir.Graph] = []
+    if not node.attributes:
+        return found
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
+    return found
+
+
+class Skeleton:
+    """A graph as onnx's inference needs it: unique names, no weights; captured values are inputs."""
+
+    def __init__(self, graph: ir.Graph, attributes: Mapping[str, ir.Attr], opsets: Mapping[str, int]) -> None:
+        self.values: dict[str, ir.Value] = {}
+        self.symbols: set[str] = set()
+        self._names: dict[ir.Value, str] = {}
+        self._attributes = attributes
+        self.opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in opsets.items()}
+        self._version = self.opsets.get("", 0)
+        self._moved: dict[str, dict[str, int | None]] = {}
+        if OLDEST_MODERNISED <= self._version < MODERN:
+            self._moved = _MOVED
+            self.opsets[""] = MODERN
+        self.proto = onnx.GraphProto(name="g")
+        self._write(graph, self.proto)
+
+    def _name(self, value: ir.Value | None) -> str:
+        if value is None or value.name == "":
+            return ""
+        name = self._names.get(value)
+        if name is None:
+            # Nothing in this skeleton has produced it: it flows in, or it is constant.
+            name = self._new(value)
+            tensor = value.const_value if value.producer() is None and not value.is_graph_input() else None
+            if tensor is None:
+                self._describe(self.proto.input, name, value)
+            else:
+                self._constant(name, tensor)
+        return name
+
+    def _new(self, value: ir.Value) -> str:
+        name = self._names[value] = f"v{len(self._names)}"
+        self.values[name] = value
+        return name
+
+    def _constant(self, name: str, tensor: ir.TensorProtocol) -> None:
+        limit = MAX_INTEGERS if tensor.dtype in _INTEGERS else MAX_OTHERS
+        dims = [int(d) for d in tensor.shape.numpy()]
+        if tensor.size <= limit and tensor.dtype != ir.DataType.STRING:
+            self.proto.initializer.append(
+                onnx.TensorProto(name=name, data_type=tensor.dtype.value, dims=dims, raw_data=tensor.tobytes())
+            )
+        self.proto.input.append(onnx.helper.make_tensor_value_info(name, tensor.dtype.value, dims))
+
+    def _write(self, graph: ir.Graph, proto: onnx.GraphProto) -> None:
+        for value in graph.inputs:
+            self._describe(proto.input, self._new(value), value)
+        for node in graph:
+            self._node(node, proto)
+        for value in graph.outputs:
+            self._describe(proto.output, self._name(value), value)
+
+    def _node(self, node: ir.Node, graph: onnx.GraphProto) -> None:
+        if node.op_type == "Constant" and not node.domain and len(node.outputs) == 1:
+            attribute = node.attributes.get("value")
+            if attribute is not None and not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
+                self._constant(self._new(node.outputs[0]), attribute.as_tensor())
+                return
+        proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, overload=node.overload)
+        proto.input.extend([self._name(v) for v in node.inputs])
+        opaque = False
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                given = self._attributes.get(attribute.ref_attr_name or "")
+                # Without its attribute the node would be taken for one with the default.
+                if given is None:
+                    opaque = True
+                    continue
+                copy = ir.serde.serialize_attribute(given)
+                copy.name = attribute.name
+                proto.attribute.append(copy)
+            elif attribute.type == ir.AttributeType.GRAPH:
+                body = proto.attribute.add(name=attribute.name, type=onnx.AttributeProto.GRAPH)
+                body.g.name = "b"
+                self._write(attribute.as_graph(), body.g)
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                many = proto.attribute.add(name=attribute.name, type=onnx.AttributeProto.GRAPHS)
+                for inner in attribute.as_graphs():
+                    self._write(inner, many.graphs.add(name="b"))
+            else:
+                proto.attribute.append(ir.serde.serialize_attribute(attribute))
+        for value in node.outputs:
+            name = "" if value.name == "" else self._new(value)
+            proto.output.append(name)
+            if name and value.type is not None:
+                self._describe(graph.value_info, name, value)
+        if not opaque:
+            if self._moved and not node.domain:
+                self._modernise(proto)
+            graph.node.append(proto)
+
+    def _modernise(self, node: onnx.NodeProto) -> None:
+        moved = self._moved.get(node.op_type, {})
+        for attribute in [a for a in node.attribute if a.name in moved]:
+            index = moved[attribute.name]
+            if index is not None:
+                value = onnx.helper.get_attribute_value(attribute)
+                array = np.atleast_1d(np.asarray(value, np.float32 if attribute.name == "scales" else np.int64))
+                node.input.extend([""] * (index + 1 - len(node.input)))
+                node.input[index] = f"p{len(self.proto.initializer)}"
+                self.proto.initializer.append(onnx.numpy_helper.from_array(array, node.input[index]))
+            node.attribute.remove(attribute)
+        if node.op_type == "Upsample" or (node.op_type == "Resize" and self._version == 10):
+            node.op_type = "Resize"
+            node.input.insert(1, "")  # the region of interest
+        elif node.op_type == "BatchNormalization":
+            del node.output[1:]  # statistics of training, which are others now
+
+    def _describe(self, where: Any, name: str, value: ir.Value) -> None:
+        info = where.add(name=name)
+        if value.type is not None:
+            ir.serde.serialize_type_into(info.type, value.type)
+            if value.shape is not None:
+                ir.serde.serialize_shape_into(info.type, value.shape)
+                self.symbols.update(d.value for d in value.shape if isinstance(d, ir.SymbolicDim) and d.value)

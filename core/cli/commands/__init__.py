@@ -1,0 +1,1 @@
+"""One module per command; each holds one function whose parameters are the command's arguments and options."""

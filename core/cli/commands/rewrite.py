@@ -1,0 +1,104 @@
+"""`rewrite MODEL`: the program's main command."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from onnx_rewrite.cli import arguments, output
+from onnx_rewrite.errors import ModelError, NotEquivalentError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from onnx_rewrite.report.schema import Report
+
+
+def rewrite(
+    model: arguments.PathOrStdio,
+    /,
+    *,
+    passes: str | None = None,
+    out: Annotated[arguments.PathOrStdio | None, Parameter(name=("--output", "-o"))] = None,
+    target: arguments.Target = "onnx",
+    opset: str | None = None,
+    inputs: str | None = None,
+    shape: tuple[str, ...] = (),
+    verify: Literal["full", "local", "off"] = "full",
+    only: tuple[str, ...] = (),
+    skip: tuple[str, ...] = (),
+    accept: tuple[Literal["inconclusive"], ...] = (),
+    in_place: bool = False,
+    report: str | None = None,
+    dry_run: bool = False,
+    strict: bool = False,
+    seed: int = 0,
+    verbose: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Rewrites a model; `onnx_rewrite.cli.texts.REWRITE` describes the options. Returns the exit status."""
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet exclude each other")
+    _missing(model)
+    shapes = arguments.parse_shapes(shape)
+    wanted_opset = arguments.parse_opset(opset)
+    destination = None if dry_run else arguments.output_path(model, out, in_place=in_place)
+    report_file = arguments.report_path(report)
+
+    from onnx_rewrite import pipeline
+
+    human = output.console(stderr=destination == "-")
+    try:
+        with output.tracked(quiet=quiet) as progress:
+            result = pipeline.run(
+                model,
+                arguments.default_passes() if passes is None else passes,
+                target=target,
+                opset=wanted_opset,
+                inputs=inputs,
+                shapes=shapes or None,
+                verify=verify,
+                only=only or None,
+                skip=skip or None,
+                accept=accept,
+                strict=strict,
+                seed=seed,
+                progress=progress,
+            )
+    except NotEquivalentError as error:
+        if error.report is not None:
+            _tell(error.report, human, report_file, verbose=verbose, quiet=quiet)
+        raise
+    if destination is not None:
+        result.save(destination, overwrite_input=in_place)
+    _tell(result.report, human, report_file, verbose=verbose, quiet=quiet)
+    return 0
+
+
+def _missing(model: str) -> None:
+    """Says so at once if there is no such model; a mistyped command looks like one."""
+    if model == "-" or os.path.exists(model):
+        return
+    from onnx_rewrite.cli.app import COMMANDS
+
+    near = difflib.get_close_matches(model, COMMANDS, n=1)
+    hint = f"did you mean `rewrite {near[0]}`?" if near else None
+    raise ModelError(f"{model}: no such file", hint=hint)
+
+
+def _tell(report: Report, human: Console, file: Path | None, *, verbose: bool, quiet: bool) -> None:
+    if file is not None:
+        output.write_report(report, file)
+    from onnx_rewrite.report import terminal
+
+    if quiet:
+        terminal.warnings(report, output.console(stderr=True))
+        return
+    terminal.render(report, human, verbose=verbose, program=output.program())
+    if file is not None:
+        human.print(f"report   {file}", markup=False, soft_wrap=True)

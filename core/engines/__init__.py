@@ -1,0 +1,1 @@
+"""Inference engines that models are built for, one module per library."""

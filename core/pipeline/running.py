@@ -1,0 +1,207 @@
+"""`run`: from a model and a list of passes to a verified result."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from onnx_rewrite import registry
+from onnx_rewrite.errors import NotEquivalentError, UsageError
+from onnx_rewrite.model import LoadedModel, load
+from onnx_rewrite.pipeline import reporting
+from onnx_rewrite.pipeline.probing import Probe
+from onnx_rewrite.pipeline.result import Result
+from onnx_rewrite.pipeline.whole import Whole
+from onnx_rewrite.report.schema import Report, TotalSeconds
+from onnx_rewrite.rewriter.driver import Driver
+from onnx_rewrite.rewriter.listing import Selection
+from onnx_rewrite.verdict import Verification
+from onnx_rewrite.verify import LocalJudge, check_feeds, load_inputs
+
+TARGETS = ("onnx", "onnxruntime", "tensorrt-8.6", "tensorrt-10", "tensorrt-11", "tensorrt-rtx")
+
+Feeds = Sequence[Mapping[str, np.ndarray[Any, np.dtype[Any]]]]
+
+
+class Progress(Protocol):
+    """Is told what a long run is doing."""
+
+    def stage(self, name: str, total: int | None = None) -> None:
+        """A new stage begins, of `total` steps if that is known."""
+        ...
+
+    def advance(self, n: int = 1) -> None:
+        """`n` steps of the stage are done."""
+        ...
+
+
+class _Silent:
+    def stage(self, name: str, total: int | None = None) -> None: ...
+
+    def advance(self, n: int = 1) -> None: ...
+
+
+def run(
+    source: Any,
+    passes: Any,
+    *,
+    target: str = "onnx",
+    opset: int | Literal["keep"] | None = None,
+    inputs: str | os.PathLike[str] | Feeds | Mapping[str, np.ndarray[Any, np.dtype[Any]]] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    verify: Literal["full", "local", "off"] = "full",
+    only: Sequence[str] | str | None = None,
+    skip: Sequence[str] | str | None = None,
+    accept: Sequence[str] = (),
+    strict: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Result:
+    """Rewrites a model; the model that is given is not changed.
+
+    Args:
+        source: A path ("-" is standard input), bytes, `onnx.ModelProto`, `onnx_ir.Model` or `gs.Graph`.
+        passes: "ln,clip", a pass, or several of either, in the order in which they are tried.
+        target: For whom: "onnx", "onnxruntime", "tensorrt-8.6", "tensorrt-10", "tensorrt-11" or "tensorrt-rtx".
+        opset: The highest opset that the model may be raised to, "keep", or None: as high as a pass needs.
+        inputs: Feeds for the verdict on the whole model: a .npz file, a folder of them or of test_data_set_N, one
+            mapping of arrays by input name, or several; None: drawn ones.
+        shapes: Shapes by input name for drawn feeds.
+        verify: "full" judges each site and the whole model, "local" each site, "off" nothing.
+        only: Site ids ("ln[3]") or regular expressions on node names; other sites are left.
+        skip: The same, for sites that are left.
+        accept: "inconclusive" keeps replacements that ran but could not be judged.
+        strict: Raise where anything was rolled back or could not be verified.
+        seed: The source of randomness of drawn feeds.
+        progress: Told what is going on.
+
+    Returns:
+        The rewritten model and the report.
+
+    Raises:
+        ModelError: The model cannot be read.
+        UsageError: A pass, an option, `inputs` or `shapes` are wrong.
+        NotEquivalentError: The result differs from the original, or `strict` and something is in doubt; its
+            `report` says what.
+    """
+    began = perf_counter()
+    tell = progress or _Silent()
+    if target not in TARGETS:
+        raise UsageError(f"unknown target '{target}'", hint=f"one of: {', '.join(TARGETS)}")
+    chosen = registry.resolve(passes)
+    selection = Selection(_listed(only), _listed(skip))
+    tell.stage("loading")
+    loaded = load(source)
+    feeds = feeds_for(inputs, loaded)
+    report = Report(model=reporting.model_info(loaded))
+    judge = None if verify == "off" else LocalJudge(seed=seed)
+    if verify != "off":
+        _refuse_bad_shapes(loaded, shapes)
+
+    def drive(model: LoadedModel, denied: frozenset[tuple[str, tuple[str, ...]]], *, judged: bool) -> Driver:
+        probe = Probe(loaded, model.ir, feeds, shapes, seed)
+        driver = Driver(
+            model.ir,
+            chosen,
+            judge=judge if judged else None,
+            target=target,
+            opset=opset,
+            selection=selection,
+            accept_inconclusive="inconclusive" in accept,
+            denied=denied,
+            kept=loaded.kept_names,
+            learn=None if verify == "off" else probe,
+            found=lambda site: tell.advance(),
+        )
+        driver.run()
+        return driver
+
+    tell.stage("rewriting")
+    driver = drive(loaded, frozenset(), judged=True)
+    verdict: Verification | None = None
+    if verify == "full":
+        tell.stage("verifying the whole model")
+        whole = Whole(loaded, feeds, shapes, seed, drive)
+        loaded, driver, verdict = whole.settled(loaded, driver)
+    report.output = reporting.output_info(loaded.ir)
+    report.passes = reporting.pass_reports(driver)
+    report.verification = None if verdict is None else reporting.model_verification(verdict)
+    report.warnings = _warnings(driver, verdict, verify)
+    report.seconds = TotalSeconds(round(perf_counter() - began, 6))
+    report.peak_rss_mb = reporting.peak_rss_mb()
+    sites = [site for one in driver.passes for site in driver.sites[one.name]]
+    result = Result(report, sites, changed=_changed(driver), _loaded=loaded)
+    _judge_run(result, verdict, strict=strict, verify=verify)
+    return result
+
+
+def _changed(driver: Driver) -> bool:
+    return bool(driver.raised) or any(s.status == "applied" for sites in driver.sites.values() for s in sites)
+
+
+def _listed(chosen: Sequence[str] | str | None) -> Sequence[str]:
+    return () if chosen is None else (chosen,) if isinstance(chosen, str) else tuple(chosen)
+
+
+def feeds_for(inputs: Any, loaded: LoadedModel) -> Feeds | None:
+    """The feeds that a user gave, checked against the model; None if there are none.
+
+    Raises:
+        UsageError: They cannot be read, or do not fit the model.
+    """
+    if inputs is None:
+        return None
+    initializers = {t.name for t in loaded.proto.graph.initializer}
+    names = [v.name for v in loaded.proto.graph.input if v.name not in initializers]
+    if isinstance(inputs, (str, os.PathLike)):
+        found: Feeds = load_inputs(Path(inputs), names)
+    else:
+        found = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+    if not found:
+        raise UsageError("there are no inputs to verify with")
+    for feed in found:
+        check_feeds(loaded.proto, feed)
+    return found
+
+
+def _refuse_bad_shapes(loaded: LoadedModel, shapes: Mapping[str, Sequence[int]] | None) -> None:
+    if shapes:
+        from onnx_rewrite.verify.inputs import check_shapes
+
+        check_shapes(loaded.proto, shapes)
+
+
+def _warnings(driver: Driver, verdict: Verification | None, verify: str) -> list[str]:
+    found: list[str] = []
+    applied = [s for sites in driver.sites.values() for s in sites if s.status == "applied"]
+    blind = [s for s in applied if s.verification.verdict != "equivalent"]
+    if verify == "off" and applied:
+        found.append("nothing was verified (--verify off)")
+    elif blind:
+        some = ", ".join(s.id for s in blind[:5]) + (", ..." if len(blind) > 5 else "")
+        found.append(f"{len(blind)} of {len(applied)} replacements were not verified where they happened: {some}")
+    if verdict is not None and verdict.verdict in ("not verified", "inconclusive"):
+        found.append(f"the whole model was not verified: {verdict.reason}")
+    return found
+
+
+def _judge_run(result: Result, verdict: Verification | None, *, strict: bool, verify: str) -> None:
+    """Raises where the run may not end well: the whole differs, or `strict` and something is in doubt."""
+    failed: str | None = None
+    if verdict is not None and verdict.verdict == "different":
+        failed = f"the rewritten model is not equivalent to the original: {verdict.reason}"
+    elif strict:
+        backs = [s for s in result.sites if s.status == "rolled_back"]
+        if backs:
+            failed = f"--strict: {backs[0].id} was rolled back: {backs[0].reason}"
+        elif result.report.warnings:
+            failed = f"--strict: {result.report.warnings[0]}"
+    if failed is not None:
+        error = NotEquivalentError(failed, hint="nothing was written")
+        error.report = result.report
+        raise error

@@ -1,0 +1,1 @@
+"""What a run did: the report's schema, and its renderings for people."""
