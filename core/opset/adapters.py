@@ -80,6 +80,9 @@ def _batch_normalization(old: OldNode) -> Change | None:
 def _dropout(old: OldNode) -> Change | None:
     if old.crosses(10) and old.needed(1):
         raise NotAdaptable("its mask is used, which has another dtype from opset 10 on")
+    moves = "ratio" in old.moving() and not old.node.attributes["ratio"].is_ref()
+    if moves and not 0 <= old.attribute("ratio", 0.5) < 1:
+        return old.rewritten(drop=("ratio",))  # inference drops nothing, but onnxruntime insists on a sound ratio
     return generic(old)
 
 

@@ -104,7 +104,7 @@ class Driver:
         self._refused: dict[ir.Value, tuple[str, Site, frozenset[ir.Node]]] = {}
         self._counters = {p.name: 0 for p in passes}
         self._cannot_raise: dict[int, str] = {}
-        self._settled: set[tuple[str, ir.Value]] = set()
+        self._left: dict[str, set[ir.Node]] = {p.name: set() for p in passes}  # nodes of sites that were not applied
         self._rewrites: dict[str, list[str]] = {}
 
     def run(self) -> None:
@@ -224,9 +224,7 @@ class Driver:
         return found
 
     def _accept(self, name: str, rule: Rule, match: Match, claimed: set[ir.Node], accepted: list[Match]) -> bool:
-        if (name, match.output) in self._settled:
-            return False
-        if not claimed.isdisjoint(match.nodes):
+        if not self._left[name].isdisjoint(match.nodes) or not claimed.isdisjoint(match.nodes):
             return False
         if self._learn is not None and any(is_vague(v) for node in match.nodes for v in node.inputs if v is not None):
             learn, self._learn = self._learn, None
@@ -305,7 +303,7 @@ class Driver:
     def _settle(self, name: str, match: Match, site: Site) -> None:
         self.sites[name].append(site)
         if site.status != "applied":
-            self._settled.add((name, match.output))
+            self._left[name].update(match.nodes)
         if self._found is not None:
             self._found(site)
 

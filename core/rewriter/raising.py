@@ -242,6 +242,10 @@ class _Court:
         old = [v for v in node.outputs if v.name != "" and (v.uses() or v.is_graph_output())] or [node.outputs[0]]
         renamed = dict(plan.pairs)
         inputs = flowing_in([node], scope.constants)
+        data = node.inputs[0] if node.inputs else None
+        if plan.form_only and data is not None and data not in inputs:
+            # A mask of -inf says nothing about the form: constant data is fed like any other.
+            inputs.insert(0, data)
         opsets = {**scope.opsets, "": self._target}
         before = cut_out([node], old, inputs, scope, scope.opsets, ())
         new = [renamed[v] for v in old] if plan.pairs else old
