@@ -1,0 +1,1 @@
+"""Custom operators, one folder each: definition, reference function, TensorRT plugin."""

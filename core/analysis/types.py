@@ -14,9 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.skeleton import Skeleton, bodies
-
-INFERRED_KEY = "onnx_rewrite.inferred"
-"""Key in `value.meta`: the type was inferred, and is not to be written into the model."""
+from onnx_rewrite.model.nodes import INFERRED_KEY
 
 _Attributes = Mapping[str, ir.Attr]
 _Identifier = tuple[str, str, str]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnx_rewrite.analysis.types import INFERRED_KEY, is_incomplete
+from onnx_rewrite.analysis.types import is_incomplete
+from onnx_rewrite.model.nodes import INFERRED_KEY
 
 # How onnx.shape_inference calls a dimension that it knows nothing of.
 INVENTED_PREFIX = "unk__"

@@ -35,8 +35,8 @@ def compile_params(apply: Apply) -> ParamGoal | None:
             if (
                 name not in named
                 and version >= form.since
-                and form.index < len(node.inputs)
-                and node.inputs[form.index]
+                and form.position < len(node.inputs)
+                and node.inputs[form.position]
             ):
                 return state.fail(node, lambda: f"{_name(node)} has {name}, of which the pattern says nothing")  # noqa: B023
         if not node.attributes:

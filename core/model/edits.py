@@ -8,6 +8,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from onnx_rewrite.model.nodes import INFERRED_KEY
 from onnx_rewrite.model.origin import MODEL_FIELDS, GraphOrigin, ModelOrigin, bodies_of
 
 
@@ -82,7 +83,9 @@ class Edits:
                 if producer is not None:
                     self._renamed_in.add(producer)
         for value, (type_, dtype, shape) in origin.types.items():
-            if value.type is not type_ or value.shape is not shape or value.dtype != dtype:
+            if INFERRED_KEY in value.meta:
+                pass  # the file's entry, or its absence, stands
+            elif value.type is not type_ or value.shape is not shape or value.dtype != dtype:
                 changed.add(value)
                 continue
             # Notes come from several entries of one name, which the IR merged when it read.

@@ -25,6 +25,7 @@ from onnx_rewrite.model.messages import (
     write_tensor,
     write_value_info,
 )
+from onnx_rewrite.model.nodes import INFERRED_KEY
 from onnx_rewrite.model.origin import MODEL_FIELDS, GraphOrigin, bodies_of
 
 # value.meta[KEEP_VALUE_INFO] = True asks for a value_info entry for a new value.
@@ -248,6 +249,9 @@ class Rebuild:
                 message = message or by_name.get(value.name or "")
                 before = origin.types.get(value) if origin is not None else None
                 noted = origin.notes.get(value, NO_NOTES) if origin is not None else NO_NOTES
+                if message is not None and INFERRED_KEY in value.meta and message.name == value.name:
+                    getattr(target, field).add().CopyFrom(message)
+                    continue
                 write_value_info(getattr(target, field).add(), value, message, before, noted)
 
     def _value_infos(

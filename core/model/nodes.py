@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+INFERRED_KEY = "onnx_rewrite.inferred"
+"""Key in `value.meta`: the type was inferred or observed, and is not to be written into the model."""
+
 
 def count_nodes(model: ir.Model) -> int:
     """Returns the number of nodes, ``Constant`` aside, bodies of If, Loop, Scan and of functions included."""

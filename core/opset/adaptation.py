@@ -134,8 +134,8 @@ class OldNode:
         operands: list[Any] = list(node.inputs if inputs is None else inputs)
         for name, form in moving.items():
             if name not in drop:
-                operands += [None] * (form.index + 1 - len(operands))
-                operands[form.index] = self._moved(name, form)
+                operands += [None] * (form.position + 1 - len(operands))
+                operands[form.position] = self._moved(name, form)
         count = len(node.outputs) if outputs is None else outputs
         made = self.maker.make(op_type or node.op_type, "", tuple(operands), given, count)
         new: tuple[ir.Value | None, ...] = (made,) if isinstance(made, ir.Value) else made

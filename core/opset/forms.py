@@ -12,10 +12,10 @@ Kind = Literal["ints", "int", "float", "bound"]
 
 
 class InputForm(NamedTuple):
-    """A parameter that is an attribute below opset `since`, and input number `index` from it on."""
+    """A parameter that is an attribute below opset `since`, and input number `position` from it on."""
 
     since: int
-    index: int
+    position: int
     kind: Kind
 
 

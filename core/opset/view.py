@@ -69,7 +69,7 @@ def operand_count(node: ir.Node, version: int) -> int:
         return count
     for form in forms.values():
         if version >= form.since:
-            count = min(count, form.index)
+            count = min(count, form.position)
     return count
 
 
@@ -88,7 +88,7 @@ def raw_parameter(node: ir.Node, name: str, version: int, constants: Constants) 
         forms = INPUT_FORMS.get(node.op_type)
         if forms is not None and name in forms and version >= forms[name].since:
             form = forms[name]
-            value = node.inputs[form.index] if form.index < len(node.inputs) else None
+            value = node.inputs[form.position] if form.position < len(node.inputs) else None
             if value is None:
                 return ABSENT
             if form.kind == "ints":

@@ -8,9 +8,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from onnx_rewrite.analysis.types import INFERRED_KEY
 from onnx_rewrite.analysis.vague import is_vague
-from onnx_rewrite.model import LoadedModel
+from onnx_rewrite.model import INFERRED_KEY, LoadedModel
 from onnx_rewrite.verify.feeds import Source
 from onnx_rewrite.verify.regimes import UNIT
 from onnx_rewrite.verify.session import Session

@@ -55,9 +55,12 @@ class Builder:
             if form is None or self.version < form.since:
                 attributes.append(_attribute(name, param))
                 continue
-            values += [None] * (form.index + 1 - len(values))
-            kind = np.int64 if form.kind in ("ints", "int") else None
-            values[form.index] = self._operand(param if kind is None else np.asarray(param, kind), dtype)
+            values += [None] * (form.position + 1 - len(values))
+            if form.kind == "ints":
+                param = np.asarray(param, np.int64)
+            elif form.kind == "int":  # such as the k of TopK: a vector of one element
+                param = np.asarray(param, np.int64).reshape(1)
+            values[form.position] = self._operand(param, dtype)
         return self._node(op_type, domain, values, attributes, outputs)
 
     def like(self, node: ir.Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> ir.Value | tuple[ir.Value, ...]:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnx_rewrite.analysis.types import INFERRED_KEY, complete_types, is_incomplete
+from onnx_rewrite.analysis.types import complete_types, is_incomplete
+from onnx_rewrite.model import INFERRED_KEY
 from onnx_rewrite.rewriter.names import all_graphs
 
 MODELS = Path(__file__).parents[2] / "models" / "exported"
