@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnx_rewrite import passes
     from onnx_rewrite.errors import ModelError, NotEquivalentError, OnnxRewriteError, UsageError
     from onnx_rewrite.match import Constant, Match, Refused
     from onnx_rewrite.pattern import const, constant, either, maybe, op, optional, scalar

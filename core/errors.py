@@ -33,7 +33,9 @@ class NotEquivalentError(OnnxRewriteError):
 
     Attributes:
         report: The `onnx_rewrite.report.schema.Report` of the run, or None.
+        result: The `onnx_rewrite.Result` itself, for its failures; its model is not to be used. Or None.
     """
 
     exit_code = 1
     report: Any = None
+    result: Any = None

@@ -12,6 +12,8 @@ import onnx_ir as ir
 from onnx_rewrite.model import LoadedModel, save, to_proto
 from onnx_rewrite.report.schema import Report
 from onnx_rewrite.rewriter.site import Site
+from onnx_rewrite.verify import LocalJudge
+from onnx_rewrite.verify.reproduction import save_reproduction
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Result:
     sites: list[Site]
     changed: bool
     _loaded: LoadedModel
+    _judge: LocalJudge | None = None
 
     @property
     def model(self) -> ir.Model:
@@ -37,6 +40,30 @@ class Result:
     def to_proto(self) -> onnx.ModelProto:
         """The rewritten model as protobuf; external data stays external."""
         return to_proto(self._loaded)
+
+    def save_failures(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Saves each replacement that was not equivalent as a folder that shows it: models, feed and a script.
+
+        Args:
+            folder: Gets one folder per site, "ln_3"; nothing is made if there is no such site.
+
+        Returns:
+            The scripts.
+
+        Raises:
+            OSError: They cannot be written there.
+        """
+        scripts: list[Path] = []
+        for site in self.sites:
+            seen = site.verification
+            if self._judge is None or site.before is None or site.after is None or seen.regime is None:
+                continue
+            feeds = self._judge.feed(site.before, seen.regime)
+            if feeds is not None:
+                place = Path(folder) / site.id.replace("[", "_").replace("]", "")
+                title = f"{site.id}, at {', '.join(site.nodes)}: {seen.verdict}."
+                scripts.append(save_reproduction(place, title, site.before, site.after, feeds, seen))
+        return scripts
 
     def save(self, path: str | os.PathLike[str], *, overwrite_input: bool = False) -> Path:
         """Writes the model, whole or not at all; "-" is standard output.

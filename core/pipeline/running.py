@@ -135,7 +135,7 @@ def run(
     report.seconds = TotalSeconds(round(perf_counter() - began, 6))
     report.peak_rss_mb = reporting.peak_rss_mb()
     sites = [site for one in driver.passes for site in driver.sites[one.name]]
-    result = Result(report, sites, changed=_changed(driver), _loaded=loaded)
+    result = Result(report, sites, changed=_changed(driver), _loaded=loaded, _judge=judge)
     _judge_run(result, verdict, strict=strict, verify=verify)
     return result
 
@@ -204,4 +204,5 @@ def _judge_run(result: Result, verdict: Verification | None, *, strict: bool, ve
     if failed is not None:
         error = NotEquivalentError(failed, hint="nothing was written")
         error.report = result.report
+        error.result = result
         raise error

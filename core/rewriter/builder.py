@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.dtypes import numpy_dtype
 from onnx_rewrite.match import Constant, Refused
-from onnx_rewrite.opset.forms import INPUT_FORMS
+from onnx_rewrite.opset.forms import PARAMETERS
 from onnx_rewrite.opset.view import is_onnx
 
 Attribute = Any
@@ -47,7 +47,7 @@ class Builder:
         dtype = next((_dtype(i) for i in inputs if _dtype(i) is not None), None)
         values = [self._operand(i, dtype) for i in inputs]
         attributes: list[ir.Attr] = []
-        forms = INPUT_FORMS.get(op_type, {}) if is_onnx(domain) else {}
+        forms = PARAMETERS.get(op_type, {}) if is_onnx(domain) else {}
         for name, param in params.items():
             if param is None:
                 continue
@@ -60,6 +60,10 @@ class Builder:
                 param = np.asarray(param, np.int64)
             elif form.kind == "int":  # such as the k of TopK: a vector of one element
                 param = np.asarray(param, np.int64).reshape(1)
+            elif form.kind == "bool":
+                param = np.asarray(param, np.bool_)
+            elif form.kind == "floats":
+                param = np.asarray(param, np.float32)
             values[form.position] = self._operand(param, dtype)
         return self._node(op_type, domain, values, attributes, outputs)
 

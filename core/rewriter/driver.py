@@ -19,7 +19,7 @@ from onnx_rewrite.analysis.vague import is_vague
 from onnx_rewrite.errors import OnnxRewriteError
 from onnx_rewrite.match import Match, Matcher, Refused, Scope, blocked, key_of
 from onnx_rewrite.rewriter.apply import Applier, NeedsOpset
-from onnx_rewrite.rewriter.edit import Edit, node_label
+from onnx_rewrite.rewriter.edit import Edit, has_body, node_label
 from onnx_rewrite.rewriter.listing import Selection
 from onnx_rewrite.rewriter.names import Names, all_graphs
 from onnx_rewrite.rewriter.raising import CannotRaise, Raised, raise_opset
@@ -88,6 +88,7 @@ class Driver:
         self.seconds: dict[str, Seconds] = {p.name: Seconds() for p in passes}
         self.raised: list[Raised] = []
         self._constants = Constants()
+        self._scopes: list[Scope] | None = None  # all graphs, until an edit removes or adds one
         self._names = Names(model)
         self._judge = judge
         self._target = target
@@ -153,6 +154,8 @@ class Driver:
             edit = self._apply(name, rule, match)
             if edit is not None:
                 edits.append(edit)
+                if any(has_body(n) for n in (*edit.added, *edit.removed)):
+                    self._scopes = None
                 replaced.update(edit.replaced)
                 self._watch(name, edit)
         return edits
@@ -187,32 +190,39 @@ class Driver:
     def _collect(self, index: int, region: set[ir.Node] | None) -> list[tuple[Rule, Match]]:
         """Disjoint matches of the pass's rules, in the order of the graph."""
         collected: list[tuple[Rule, Match]] = []
-        functions = {f.graph: f for f in self.model.functions.values()}
-        owner: dict[str, int] = self.model.graph.opset_imports
-        for graph in all_graphs(self.model):
-            if graph in functions:
-                owner = functions[graph].opset_imports
-            if not len(graph):
-                continue
-            scope = Scope(graph, _standard(owner), self._constants, self._target, graph in functions)
+        if self._scopes is None:
+            self._scopes = self._find_scopes()
+        for scope in self._scopes:
             collected += self._collect_in(index, scope, region)
         return collected
 
+    def _find_scopes(self) -> list[Scope]:
+        functions = {f.graph: f for f in self.model.functions.values()}
+        imports: dict[str, int] = self.model.graph.opset_imports
+        scopes: list[Scope] = []
+        for graph in all_graphs(self.model):
+            if graph in functions:
+                imports = functions[graph].opset_imports
+            if len(graph):
+                scopes.append(Scope(graph, _standard(imports), self._constants, self._target, graph in functions))
+        return scopes
+
     def _collect_in(self, index: int, scope: Scope, region: set[ir.Node] | None) -> list[tuple[Rule, Match]]:
         name = self.passes[index].name
-        nodes = list(scope.graph)
-        present = {key_of(node) for node in nodes}
+        nodes = list(scope.graph) if region is None else [node for node in scope.graph if node in region]
+        present = None if region is not None else {key_of(node) for node in nodes}
         by_anchor: dict[tuple[str, str], list[tuple[int, Rule, Matcher]]] = {}
         for number, (rule, matcher) in enumerate(self._compiled[index]):
-            if matcher.required <= present:
+            if present is None or matcher.required <= present:
                 for key in matcher.anchors:
                     by_anchor.setdefault(key, []).append((number, rule, matcher))
         if not by_anchor:
             return []
+        operators = {op_type for _, op_type in by_anchor}
         claimed: set[ir.Node] = set()
         found: list[tuple[Rule, Match]] = []
         for node in reversed(nodes):
-            if node in claimed or (region is not None and node not in region):
+            if node.op_type not in operators or node in claimed:
                 continue
             for _, rule, matcher in by_anchor.get(key_of(node), ()):
                 accepted: list[Match] = []
@@ -283,6 +293,7 @@ class Driver:
                 raise_opset(self.model, version, judge=self._judge, names=self._names, constants=self._constants)
             )
             complete_types(self.model)
+            self._scopes = None
         except CannotRaise as error:
             self._cannot_raise[version] = str(error)
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -115,13 +116,14 @@ def _remove_dead(nodes: Sequence[ir.Node]) -> tuple[list[ir.Node], list[ir.Node]
     """Removes nodes that nothing needs any more, and what fed only them; returns those, and what is left before."""
     removed: list[ir.Node] = []
     survivors: dict[ir.Node, None] = {}
-    waiting = list(reversed(nodes))
+    waiting = deque(nodes)
     while waiting:
-        node = waiting.pop(0)
+        node = waiting.popleft()
         graph = node.graph
-        if graph is None or _has_body(node) or any(is_used(v) or v.is_graph_output() for v in node.outputs):
-            if graph is not None:
-                survivors[node] = None
+        if graph is None:
+            continue
+        if any(is_used(v) or v.is_graph_output() for v in node.outputs) or has_body(node):
+            survivors[node] = None
             continue
         inputs = [v for v in node.inputs if v is not None]
         graph.remove(node, safe=True)
@@ -143,5 +145,10 @@ def _remove_dead(nodes: Sequence[ir.Node]) -> tuple[list[ir.Node], list[ir.Node]
     return removed, list(survivors)
 
 
-def _has_body(node: ir.Node) -> bool:
-    return any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
+def has_body(node: ir.Node) -> bool:
+    """Whether the node is an If, a Loop, a Scan or another operator with a graph inside."""
+    attributes = node.attributes
+    return bool(attributes) and any(a.type in _BODIES for a in attributes.values())
+
+
+_BODIES = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)

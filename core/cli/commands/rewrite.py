@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
@@ -12,10 +13,9 @@ from onnx_rewrite.cli import arguments, output
 from onnx_rewrite.errors import ModelError, NotEquivalentError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
+    from onnx_rewrite.pipeline import Result
     from onnx_rewrite.report.schema import Report
 
 
@@ -73,11 +73,22 @@ def rewrite(
     except NotEquivalentError as error:
         if error.report is not None:
             _tell(error.report, human, report_file, verbose=verbose, quiet=quiet)
+        if error.result is not None:
+            _keep_failures(error.result, destination, human)
         raise
     if destination is not None:
         result.save(destination, overwrite_input=in_place)
     _tell(result.report, human, report_file, verbose=verbose, quiet=quiet)
+    _keep_failures(result, destination, human)
     return 0
+
+
+def _keep_failures(result: Result, destination: str | None, human: Console) -> None:
+    """Saves what was rolled back beside the output, so that it can be looked at."""
+    if destination is None or destination == "-":
+        return
+    for script in result.save_failures(Path(destination).with_suffix(".failures")):
+        human.print(f"failure  {script}", markup=False, soft_wrap=True)
 
 
 def _missing(model: str) -> None:
