@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 
 import numpy as np
 import onnx
@@ -31,7 +32,9 @@ def cases(module: str) -> list:
     from onnx.backend.test.case import node
 
     known = len(node._NodeTestCases)
-    importlib.import_module(f"onnx.backend.test.case.node.{module}")
+    name = f"onnx.backend.test.case.node.{module}"
+    sys.modules.pop(name, None)  # importing it anew makes its cases anew, whoever imported it before
+    importlib.import_module(name)
     return node._NodeTestCases[known:]
 
 

@@ -116,7 +116,8 @@ def test_pooling(w: dict, op: str, ceil: bool, include: bool, seed: int) -> None
     # A kernel smaller than its stride would need negative padding, which the specification leaves open.
     assume("auto_pad" not in attrs or all(k >= s for k, s in zip(w["kernel"], attrs["strides"], strict=True)))
     if op == "AveragePool":
-        attrs["count_include_pad"] = int(include)
+        # onnxruntime 1.23 counts the padding of auto_pad wrongly.
+        attrs["count_include_pad"] = int(include and "auto_pad" not in attrs)
         del attrs["dilations"]
     ceil = ceil and "auto_pad" not in attrs
     agree(op, {"x": normal(seed, 2, 2, *w["size"])}, opset=19, kernel_shape=w["kernel"], ceil_mode=int(ceil), **attrs)
