@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_rewrite.verify.kernels import load
 from onnx_rewrite.verify.reference import CannotEvaluate, Reference
 from onnx_rewrite.verify.session import Session
+
+OLD_ONNXRUNTIME = tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 24)
 
 
 def one(
@@ -116,8 +119,8 @@ def test_pooling(w: dict, op: str, ceil: bool, include: bool, seed: int) -> None
     # A kernel smaller than its stride would need negative padding, which the specification leaves open.
     assume("auto_pad" not in attrs or all(k >= s for k, s in zip(w["kernel"], attrs["strides"], strict=True)))
     if op == "AveragePool":
-        # onnxruntime 1.23 counts the padding of auto_pad wrongly.
-        attrs["count_include_pad"] = int(include and "auto_pad" not in attrs)
+        assume(not (OLD_ONNXRUNTIME and "auto_pad" in attrs))  # 1.23 divides by wrong counts there
+        attrs["count_include_pad"] = int(include)
         del attrs["dilations"]
     ceil = ceil and "auto_pad" not in attrs
     agree(op, {"x": normal(seed, 2, 2, *w["size"])}, opset=19, kernel_shape=w["kernel"], ceil_mode=int(ceil), **attrs)
