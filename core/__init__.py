@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnx_rewrite.errors import ModelError, NotEquivalentError, OnnxRewriteError, UsageError
     from onnx_rewrite.match import Constant, Match, Refused
     from onnx_rewrite.pattern import const, constant, either, maybe, op, optional, scalar
-    from onnx_rewrite.pipeline import Result, check, inspect
+    from onnx_rewrite.pipeline import Difference, Extracted, Result, bench, check, diff, extract, inspect
     from onnx_rewrite.pipeline import run as rewrite
     from onnx_rewrite.registry import Pass, RuleSet, register
     from onnx_rewrite.verdict import Verification
@@ -29,7 +29,16 @@ _HOMES = {
     "onnx_rewrite.errors": ("ModelError", "NotEquivalentError", "OnnxRewriteError", "UsageError"),
     "onnx_rewrite.match": ("Constant", "Match", "Refused"),
     "onnx_rewrite.pattern": ("const", "constant", "either", "maybe", "op", "optional", "scalar"),
-    "onnx_rewrite.pipeline": ("Result", "check", "inspect"),
+    "onnx_rewrite.pipeline": (
+        "Difference",
+        "Extracted",
+        "Result",
+        "bench",
+        "check",
+        "diff",
+        "extract",
+        "inspect",
+    ),
     "onnx_rewrite.registry": ("Pass", "RuleSet", "register"),
     "onnx_rewrite.verdict": ("Verification",),
 }
@@ -38,6 +47,8 @@ _LAZY["rewrite"] = ("onnx_rewrite.pipeline", "run")
 
 __all__ = [
     "Constant",
+    "Difference",
+    "Extracted",
     "Match",
     "ModelError",
     "NotEquivalentError",
@@ -48,10 +59,13 @@ __all__ = [
     "RuleSet",
     "UsageError",
     "Verification",
+    "bench",
     "check",
     "const",
     "constant",
+    "diff",
     "either",
+    "extract",
     "inspect",
     "maybe",
     "op",

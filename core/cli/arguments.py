@@ -64,8 +64,14 @@ def parse_opset(text: str | None) -> int | Literal["keep"] | None:
     return int(text)
 
 
-def output_path(model: str, output: str | None, *, in_place: bool) -> str:
-    """Where the rewritten model goes, checked before any work is done: a path, or "-".
+def output_path(model: str, output: str | None, *, in_place: bool, suffix: str = ".rewritten.onnx") -> str:
+    """Where the new model goes, checked before any work is done: a path, or "-".
+
+    Args:
+        model: The model that is read.
+        output: What `-o` says.
+        in_place: Whether the model is to be overwritten.
+        suffix: What takes the place of the model's suffix where `-o` says nothing.
 
     Raises:
         UsageError: The options contradict each other, the output would overwrite the input unasked, or the
@@ -80,7 +86,7 @@ def output_path(model: str, output: str | None, *, in_place: bool) -> str:
     elif output is None:
         if model == "-":
             raise UsageError("a model from standard input needs -o", hint="-o FILE, or -o - for standard output")
-        output = str(Path(model).with_suffix(".rewritten.onnx"))
+        output = str(Path(model).with_suffix(suffix))
     if output == "-":
         return output
     path = writable(output, "-o")

@@ -19,7 +19,10 @@ Usage: rewrite MODEL [options]
 Commands:
   passes [NAME]          lists the passes, or describes one with its options
   inspect MODEL          what a model is made of, and what every pass would find
+  extract MODEL          a part of a model as a model of its own
   check A B              judges whether two models compute the same
+  diff A B               what changed between two models
+  bench MODEL            builds and runs engines of a model, or of two in turn
   demo                   a guided run on a model that ships with this program
 
   A model that bears the name of a command is given with its folder: ./passes
@@ -52,6 +55,12 @@ How it is verified:
   --strict               fails if anything was rolled back or not verified
   --seed N               of the random inputs (default: 0)
 
+How it is measured:
+  --bench ENGINES        builds engines of the model before and after, runs them
+                         in turn where this machine can, and compares: a list
+                         of onnxruntime, tensorrt-rtx, tensorrt; or auto: those
+                         that this machine has
+
 What is written:
   -o, --output OUT       the rewritten model; - is standard output
                          (default: NAME.rewritten.onnx beside NAME.onnx)
@@ -68,7 +77,8 @@ Exit status:
   0    done; what was not verified is said in a warning
   1    not equivalent, or --strict and not everything was verified; no model is
        written
-  2    bad usage, an unreadable or invalid model, an unknown pass
+  2    bad usage, an unreadable or invalid model, an unknown pass, an engine
+       that was named and is not available
   70   an error in this program (ONNX_REWRITE_DEBUG=1 shows where)
   130  interrupted
 
@@ -77,6 +87,7 @@ Examples:
   rewrite model.onnx --passes ln,clip -o fused.onnx --report fused.html
   rewrite model.onnx --shape input=1,3,224,224 --inputs samples.npz --strict
   rewrite model.onnx --only 'ln[3]' --dry-run
+  rewrite model.onnx --bench onnxruntime,tensorrt-rtx
   cat model.onnx | rewrite - --passes bn -o - > folded.onnx
 """
 
@@ -114,6 +125,34 @@ Examples:
   rewrite inspect model.onnx --passes ln --json
 """
 
+EXTRACT = """\
+Writes a part of a model as a model of its own: the nodes between some values
+and others, or those of one site. Names, types and weights stay as they are.
+
+Usage: rewrite extract MODEL --from A,B --to C [-o OUT]
+       rewrite extract MODEL --match SITE [-o OUT]
+
+Arguments:
+  MODEL                  .onnx, .onnxtxt, .textproto, .json; - is standard input
+
+  --from NAMES           values that become the inputs, separated by commas;
+                         repeatable (default: the model's inputs). A model input
+                         that is needed besides stays one, which is said.
+  --to NAMES             values that become the outputs; repeatable (default:
+                         the model's outputs that depend on --from)
+  --match SITE           the nodes of a site, such as ln[3], instead
+  --passes LIST          with --match: the passes of the run that numbered the
+                         site (default: its pass alone)
+  -o, --output OUT       the part; - is standard output
+                         (default: NAME.extracted.onnx beside NAME.onnx)
+  -h, --help             this text
+
+Examples:
+  rewrite extract model.onnx --from /blocks.0/Add_output_0 --to logits
+  rewrite extract model.onnx --to /stem/Conv_output_0 -o stem.onnx
+  rewrite extract model.onnx --match 'ln[3]'
+"""
+
 CHECK = """\
 Judges whether model B computes what model A computes: B may be as far from A
 in float64 as A's own rounding allows, and no further.
@@ -138,6 +177,62 @@ Examples:
   rewrite check before.onnx after.onnx --inputs samples.npz
 """
 
+BENCH = """\
+Builds engines of a model, runs them where this machine can, and prints latency,
+throughput, layers, size, build time, and the error against onnxruntime in fp32
+with optimisations off. Two models are run in turn.
+
+Usage: rewrite bench MODEL [--compare BEFORE] [options]
+
+Arguments:
+  MODEL                  .onnx, .onnxtxt, .textproto, .json; - is standard input
+
+  --compare BEFORE       the model that MODEL is compared with
+  --engines LIST         of onnxruntime, tensorrt-rtx (built ahead of time and
+                         not run), tensorrt; or auto (default): those that this
+                         machine has
+  --inputs F             inputs: a .npz file, or a folder of test_data_set_N;
+                         the first is timed (default: one drawn at random)
+  --shape NAME=DIMS      shape of an input with dynamic dimensions; repeatable
+  --seed N               of the random inputs (default: 0)
+  --json                 prints JSON
+  -h, --help             this text
+
+Exit status: 0 every engine was built; 1 one could not be built, and why is in
+the output; 2 bad usage, an unreadable model, or an engine that was named and is
+not available.
+
+Examples:
+  rewrite bench model.onnx --shape input=1,3,224,224
+  rewrite bench model.rewritten.onnx --compare model.onnx
+  rewrite bench model.onnx --engines tensorrt-rtx --json
+"""
+
+DIFF = """\
+Shows what changed from model A to model B: opsets, inputs and outputs, nodes,
+weights, functions, metadata; and which pass replaced what, where it recorded
+that. Whether the two compute the same is for `rewrite check`.
+
+Usage: rewrite diff A B [options]
+
+Arguments:
+  A, B                   two models; one of them may be - (standard input)
+
+  --all                  lists everything; else the first of many
+  --json                 prints JSON, with everything
+  -h, --help             this text
+
+Nodes are paired by the names of what they give, then by their own names.
+
+Exit status: 0 the same, 1 different (as diff has it), 2 bad usage or an
+unreadable model. "identical": the same bytes. "the same": no more than the
+order of nodes, the encoding of numbers or the place of weights differs.
+
+Examples:
+  rewrite diff model.onnx model.rewritten.onnx
+  rewrite diff a.onnx b.onnx --all
+"""
+
 DEMO = """\
 Rewrites a small model that ships with this program and explains what it shows:
 what was found and where, how each replacement was judged, what to try next.
@@ -154,7 +249,16 @@ Examples:
   rewrite demo --dir demo
 """
 
-BY_COMMAND = {"": REWRITE, "passes": PASSES, "inspect": INSPECT, "check": CHECK, "demo": DEMO}
+BY_COMMAND = {
+    "": REWRITE,
+    "passes": PASSES,
+    "inspect": INSPECT,
+    "extract": EXTRACT,
+    "check": CHECK,
+    "diff": DIFF,
+    "bench": BENCH,
+    "demo": DEMO,
+}
 
 
 def show(command: str, out: TextIO) -> None:

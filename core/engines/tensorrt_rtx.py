@@ -1,17 +1,23 @@
 """TensorRT-RTX engines, built ahead of time: no GPU and no driver are needed, so any x86-64 machine can do it.
 
-`tensorrt_rtx` is imported only where an engine is built; without it every function says how to install it.
+`tensorrt_rtx` is imported only where an engine is built; where it is missing, that is said with how to install it.
 """
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
-from onnx_rewrite.errors import ModelError, UsageError
+from onnx_rewrite.engines.precision import as_stated
+from onnx_rewrite.engines.protocol import EngineError, Layer, Model, Profile, Timing, Unavailable, not_loaded
+from onnx_rewrite.errors import UsageError
+from onnx_rewrite.verify.dtypes import Array
+
+NAME = "tensorrt-rtx"
 
 COMPUTE_CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 """What TensorRT-RTX 1.7 builds for ahead of time."""
@@ -20,23 +26,70 @@ _LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*),.*?(?:Met
 _ONNX_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1f\[]|$)")
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer (a kernel) of an engine.
+class TensorRTRTX:
+    """Builds engines for one compute capability, which need not be that of this machine.
 
-    Attributes:
-        name: TensorRT's name for it.
-        kind: TensorRT's type of it, for example "kgen" or "gemm".
-        nodes: Names of the ONNX nodes that it computes.
+    Args:
+        compute_capability: One of `COMPUTE_CAPABILITIES`.
     """
 
-    name: str
-    kind: str
-    nodes: tuple[str, ...]
+    name = NAME
+
+    def __init__(self, compute_capability: str = "SM89") -> None:
+        if compute_capability not in COMPUTE_CAPABILITIES:
+            known = ", ".join(COMPUTE_CAPABILITIES)
+            raise UsageError(f"TensorRT-RTX builds nothing for {compute_capability!r}", hint=f"one of {known}")
+        self.compute_capability = compute_capability
+
+    def unavailable(self) -> Unavailable | None:
+        """Why the library does not load, or None."""
+        try:
+            _library()
+        except UsageError as error:
+            return Unavailable(str(error), error.hint)
+        return None
+
+    def version(self) -> str:
+        """Of TensorRT-RTX."""
+        return str(_library().__version__)
+
+    def build(
+        self, model: Model, *, precision: str | None = None, profiles: Mapping[str, Profile] | None = None
+    ) -> AheadOfTimeEngine:
+        """Builds a strongly typed engine; see `Backend.build`."""
+        trt = _library()
+        stated = as_stated(model.proto, precision, NAME)
+        data = model.proto.SerializeToString()
+        log = _logger(trt)
+        builder = trt.Builder(log)  # the first one of a process loads the library, which is not the model's time
+        began = perf_counter()
+        network = builder.create_network(0)
+        parser = trt.OnnxParser(network, log)
+        # The parser looks for external data beside the path; there need not be a model there.
+        beside = None if model.folder is None else str(model.folder / "model.onnx")
+        if not parser.parse(data, beside):
+            raise EngineError("TensorRT-RTX cannot parse the model:\n" + "\n".join(_parser_errors(parser)))
+        config = builder.create_builder_config()
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(trt.ComputeCapability, self.compute_capability), 0)
+        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+        _set_profiles(builder, network, config, profiles or {})
+        serialized = builder.build_serialized_network(network, config)
+        if serialized is None:
+            reason = "\n".join(f"  {line.strip()}" for line in log.errors or ["it gave no reason"])
+            raise EngineError("TensorRT-RTX cannot build the model:\n" + reason)
+        return AheadOfTimeEngine(
+            data=bytes(serialized),
+            layers=parse_layers(log.layers),
+            version=str(trt.__version__),
+            device=f"{self.compute_capability} (ahead of time)",
+            precision=stated,
+            build_seconds=perf_counter() - began,
+        )
 
 
 @dataclass(frozen=True)
-class Engine:
+class AheadOfTimeEngine:
     """A serialized engine and what is known of it without a GPU.
 
     Attributes:
@@ -44,62 +97,32 @@ class Engine:
         layers: In the order of execution.
         version: Of TensorRT-RTX.
         device: What it was built for, for example "SM89 (ahead of time)".
+        precision: What the model says.
+        build_seconds: Wall-clock seconds of parsing and building.
+        timings: Empty.
     """
 
     data: bytes
     layers: tuple[Layer, ...]
     version: str
     device: str
+    precision: str
+    build_seconds: float
+    timings: list[Timing] = field(default_factory=list[Timing])
 
+    @property
+    def size(self) -> int:
+        """Bytes of `data`."""
+        return len(self.data)
 
-def available() -> bool:
-    """Whether the library is installed and loads."""
-    try:
-        _library()
-    except UsageError:
-        return False
-    return True
+    @property
+    def obstacle(self) -> str | None:
+        """Always: it is built for a GPU that need not be here."""
+        return f"built ahead of time for {self.device.partition(' ')[0]}, not run"
 
-
-def build(
-    model: bytes, *, shapes: Mapping[str, Sequence[int]] | None = None, compute_capability: str = "SM89"
-) -> Engine:
-    """Builds an engine of an ONNX model.
-
-    Args:
-        model: A serialized ModelProto whose tensors are all inside. The engine is strongly typed: it computes in
-            the dtypes that the model names.
-        shapes: Shape by input name, for inputs with dynamic dimensions.
-        compute_capability: One of `COMPUTE_CAPABILITIES`.
-
-    Raises:
-        UsageError: The library is not installed, the compute capability is unknown, or a dynamic input has no shape.
-        ModelError: TensorRT refuses the model; the message names the nodes that it refuses.
-    """
-    trt = _library()
-    if compute_capability not in COMPUTE_CAPABILITIES:
-        known = ", ".join(COMPUTE_CAPABILITIES)
-        raise UsageError(f"TensorRT-RTX builds nothing for {compute_capability!r}", hint=f"one of {known}")
-    log = _logger(trt)
-    builder = trt.Builder(log)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(model):
-        raise ModelError("TensorRT-RTX cannot parse the model:\n" + "\n".join(_parser_errors(parser)))
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, compute_capability), 0)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    _fix_shapes(builder, network, config, shapes or {})
-    serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        raise ModelError("TensorRT-RTX cannot build the model:\n" + "\n".join(log.errors or ["it gave no reason"]))
-    return Engine(
-        data=bytes(serialized),
-        layers=parse_layers(log.layers),
-        version=str(trt.__version__),
-        device=f"{compute_capability} (ahead of time)",
-    )
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
+        """Raises EngineError; see `obstacle`."""
+        raise EngineError(f"{NAME}: {self.obstacle}")
 
 
 def parse_layers(text: str) -> tuple[Layer, ...]:
@@ -118,8 +141,8 @@ def _library() -> Any:
     try:
         return importlib.import_module("tensorrt_rtx")
     except (ImportError, OSError) as error:
-        hint = "pip install 'onnx-rewrite[tensorrt-rtx]' (Linux x86-64 and Windows)"
-        raise UsageError(f"TensorRT-RTX is not installed ({error})", hint=hint) from error
+        hint = "pip install 'onnx-rewrite[tensorrt-rtx]' (Linux on x86-64, and Windows)"
+        raise UsageError(not_loaded("TensorRT-RTX", error), hint=hint) from error
 
 
 def _logger(trt: Any) -> Any:
@@ -146,23 +169,23 @@ def _parser_errors(parser: Any) -> list[str]:
         error = parser.get_error(i)
         name = error.node_name() or f"number {error.node()}"
         stack = " in function " + " / ".join(error.local_function_stack()) if error.local_function_stack() else ""
-        lines.append(f"  node {name} ({error.node_operator()}){stack}: {error.desc()}")
+        lines.append(f"  node {name} ({error.node_operator()}){stack}: {error.desc().strip()}")
     return lines or ["  it gave no reason"]
 
 
-def _fix_shapes(builder: Any, network: Any, config: Any, shapes: Mapping[str, Sequence[int]]) -> None:
+def _set_profiles(builder: Any, network: Any, config: Any, profiles: Mapping[str, Profile]) -> None:
     inputs = [network.get_input(i) for i in range(network.num_inputs)]
     dynamic = [tensor for tensor in inputs if any(dim < 0 for dim in tensor.shape)]
     if not dynamic:
         return
-    profile = builder.create_optimization_profile()
+    made = builder.create_optimization_profile()
     for tensor in dynamic:
-        shape = shapes.get(tensor.name)
-        if shape is None:
-            dims = ",".join("N" if dim < 0 else str(dim) for dim in tensor.shape)
+        profile = profiles.get(tensor.name)
+        if profile is None:
+            dims = ", ".join("N" if dim < 0 else str(dim) for dim in tensor.shape)
             raise UsageError(
                 f"input {tensor.name} has dynamic dimensions and no shape was given",
-                hint=f"shapes={{'{tensor.name}': ({dims})}}, with numbers for N",
+                hint=f"profiles={{'{tensor.name}': Profile.fixed({dims})}}, with numbers for N",
             )
-        profile.set_shape(tensor.name, *[tuple(shape)] * 3)
-    config.add_optimization_profile(profile)
+        made.set_shape(tensor.name, profile.min, profile.opt, profile.max)
+    config.add_optimization_profile(made)

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from onnx_rewrite.pipeline.checking import check
+from onnx_rewrite.pipeline.comparing import Difference, diff
+from onnx_rewrite.pipeline.extracting import Extracted, extract
 from onnx_rewrite.pipeline.inspecting import Inspection, ValueInfo, inspect
+from onnx_rewrite.pipeline.measuring import bench, measure
 from onnx_rewrite.pipeline.result import Result
 from onnx_rewrite.pipeline.running import Progress, run
 
-__all__ = ["Inspection", "Progress", "Result", "ValueInfo", "check", "inspect", "run"]
+__all__ = [
+    "Difference",
+    "Extracted",
+    "Inspection",
+    "Progress",
+    "Result",
+    "ValueInfo",
+    "bench",
+    "check",
+    "diff",
+    "extract",
+    "inspect",
+    "measure",
+    "run",
+]

@@ -33,6 +33,11 @@ class Result:
     _judge: LocalJudge | None = None
 
     @property
+    def loaded(self) -> LoadedModel:
+        """The rewritten model beside the model as it was read."""
+        return self._loaded
+
+    @property
     def model(self) -> ir.Model:
         """The rewritten model."""
         return self._loaded.ir

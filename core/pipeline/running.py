@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from onnx_rewrite import registry
+from onnx_rewrite.engines import registry as registry_of_engines
 from onnx_rewrite.errors import NotEquivalentError, UsageError
 from onnx_rewrite.model import LoadedModel, load
 from onnx_rewrite.pipeline import reporting
@@ -60,6 +61,7 @@ def run(
     accept: Sequence[str] = (),
     strict: bool = False,
     seed: int = 0,
+    bench: Sequence[str] | str = (),
     progress: Progress | None = None,
 ) -> Result:
     """Rewrites a model; the model that is given is not changed.
@@ -78,6 +80,8 @@ def run(
         accept: "inconclusive" keeps replacements that ran but could not be judged.
         strict: Raise where anything was rolled back or could not be verified.
         seed: The source of randomness of drawn feeds.
+        bench: Engines that are built of the model before and after, run where this machine can, and measured:
+            "onnxruntime,tensorrt-rtx", or a sequence of names; "auto": those that this machine has.
         progress: Told what is going on.
 
     Returns:
@@ -85,7 +89,7 @@ def run(
 
     Raises:
         ModelError: The model cannot be read.
-        UsageError: A pass, an option, `inputs` or `shapes` are wrong.
+        UsageError: A pass, an option, `inputs` or `shapes` are wrong, or an engine of `bench` is not available.
         NotEquivalentError: The result differs from the original, or `strict` and something is in doubt; its
             `report` says what.
     """
@@ -95,6 +99,8 @@ def run(
         raise UsageError(f"unknown target '{target}'", hint=f"one of: {', '.join(TARGETS)}")
     chosen = registry.resolve(passes)
     selection = Selection(_listed(only), _listed(skip))
+    if bench:
+        registry_of_engines.choose(bench)
     tell.stage("loading")
     loaded = load(source)
     feeds = feeds_for(inputs, loaded)
@@ -137,6 +143,10 @@ def run(
     sites = [site for one in driver.passes for site in driver.sites[one.name]]
     result = Result(report, sites, changed=_changed(driver), _loaded=loaded, _judge=judge)
     _judge_run(result, verdict, strict=strict, verify=verify)
+    if bench:
+        from onnx_rewrite.pipeline.measuring import measure
+
+        measure(result, bench, inputs=inputs, shapes=shapes, seed=seed, progress=progress)
     return result
 
 

@@ -43,7 +43,8 @@ def render(report: Report) -> str:
             parts.append(_table(head, (_site_row(site) for site in entry.sites)))
     if report.benchmark:
         parts.append("<h2>Engines</h2>")
-        head = ("engine", "device", "precision", "model", "median ms #", "p99 ms #", "layers #", "build s #", "error")
+        head = ("engine", "device", "precision", "model", "median ms #", "p99 ms #", "layers #", "size #")
+        head += ("build s #", "max error #", "failure")
         parts.append(_table(head, (_engine_row(entry) for entry in report.benchmark)))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -113,7 +114,9 @@ def _engine_row(entry: BenchmarkReport) -> list[str]:
         entry.model,
         number(entry.latency_ms.median),
         number(entry.latency_ms.p99),
-        f"{entry.layers:,}",
-        f"{entry.build_seconds:.2f}",
+        f"{entry.layers:,}" if entry.layers else "-",
+        wording.size(entry.engine_bytes) if entry.engine_bytes else "-",
+        f"{entry.build_seconds:.2f}" if entry.built else "-",
+        "-" if entry.max_abs_error is None else wording.error(entry.max_abs_error),
         escape(entry.error or ""),
     ]

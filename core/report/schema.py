@@ -128,11 +128,23 @@ class ModelVerification:
 
 @dataclass
 class Latency:
-    """Milliseconds of one inference; None where nothing was run."""
+    """Milliseconds of one inference; None where nothing was run.
+
+    Percentiles are trtexec's: of n sorted numbers the one at max(n - 1 - int((1 - p/100) n), 0).
+
+    Attributes:
+        median: Half of the inferences were faster.
+        p90: 90 of 100 took no longer.
+        p99: 99 of 100 took no longer.
+        p25: The quartiles say whether two medians differ by more than the inferences of one model do.
+        p75: See `p25`.
+    """
 
     median: float | None = None
     p90: float | None = None
     p99: float | None = None
+    p25: float | None = None
+    p75: float | None = None
 
 
 @dataclass
@@ -146,13 +158,15 @@ class BenchmarkReport:
         precision: "fp32", "fp16", ...
         model: Which of the two models.
         built: Whether the engine could be built.
-        error: Why not, or None.
+        error: Why it was not built; of one that was, why it could not be run; or None.
         build_seconds: Wall-clock seconds of the build.
-        engine_bytes: Size of the serialized engine.
-        layers: Number of layers of the engine.
-        latency_ms: Per inference.
-        throughput: Inferences per second, or None.
-        max_abs_error: Largest absolute difference to onnxruntime's outputs, or None.
+        engine_bytes: Size of the serialized engine; for onnxruntime of the optimised model.
+        layers: Number of layers of the engine; for onnxruntime of nodes of the optimised model.
+        latency_ms: Per inference, from the inputs in the host's memory to the outputs there.
+        throughput: Inferences per second, one after another, or None.
+        max_abs_error: Largest absolute difference to what onnxruntime gives for the same model in fp32 with
+            optimisations off, or None.
+        shapes: By input name: what it was built for and run on.
     """
 
     engine: str
@@ -168,6 +182,7 @@ class BenchmarkReport:
     latency_ms: Latency = field(default_factory=Latency)
     throughput: float | None = None
     max_abs_error: float | None = None
+    shapes: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
 
 
 @dataclass

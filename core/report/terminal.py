@@ -52,7 +52,14 @@ def table(*columns: str, right: tuple[str, ...] = (), fold: str = "") -> Table:
     return made
 
 
-def render(report: Report, console: Console, *, verbose: bool = False, program: str = "rewrite") -> None:
+def render(
+    report: Report,
+    console: Console,
+    *,
+    verbose: bool = False,
+    program: str = "rewrite",
+    missing_engines: Sequence[str] = (),
+) -> None:
     """Prints the whole report.
 
     Args:
@@ -60,11 +67,17 @@ def render(report: Report, console: Console, *, verbose: bool = False, program: 
         console: Where to print it.
         verbose: Every site is listed; else `SITES_SHOWN` of each pass and status.
         program: How the program is started, for the commands that are suggested.
+        missing_engines: What this machine lacks for `--bench auto`, one "name: reason" each.
     """
     glyphs = Glyphs(console)
     passes(report, console)
     sites(report, console, glyphs, verbose=verbose)
     summary(report, console, glyphs)
+    if report.benchmark:
+        from onnx_rewrite.report import measurements
+
+        console.print()
+        measurements.render(report.benchmark, console, missing=missing_engines)
     warnings(report, console)
     next_steps(wording.next_steps(report, program), console)
 

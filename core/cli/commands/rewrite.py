@@ -38,6 +38,7 @@ def rewrite(
     dry_run: bool = False,
     strict: bool = False,
     seed: int = 0,
+    bench: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -49,6 +50,8 @@ def rewrite(
     wanted_opset = arguments.parse_opset(opset)
     destination = None if dry_run else arguments.output_path(model, out, in_place=in_place)
     report_file = arguments.report_path(report)
+
+    missing = _engines_missing(bench)
 
     from onnx_rewrite import pipeline
 
@@ -76,11 +79,25 @@ def rewrite(
         if error.result is not None:
             _keep_failures(error.result, destination, human)
         raise
-    if destination is not None:
-        result.save(destination, overwrite_input=in_place)
-    _tell(result.report, human, report_file, verbose=verbose, quiet=quiet)
+    if destination is not None and not in_place:
+        result.save(destination)  # before anything is measured: an engine that fails cannot take the model with it
+    if bench is not None:
+        with output.tracked(quiet=quiet) as progress:
+            pipeline.measure(result, bench, inputs=inputs, shapes=shapes or None, seed=seed, progress=progress)
+    if destination is not None and in_place:
+        result.save(destination, overwrite_input=True)  # after: the original's weights may lie where it writes
+    _tell(result.report, human, report_file, verbose=verbose, quiet=quiet, missing=missing)
     _keep_failures(result, destination, human)
     return 0
+
+
+def _engines_missing(bench: str | None) -> tuple[str, ...]:
+    """What "auto" has to do without; an engine that is named and not available is an error before any work."""
+    if bench is None:
+        return ()
+    from onnx_rewrite.engines import registry
+
+    return registry.choose(bench).missing
 
 
 def _keep_failures(result: Result, destination: str | None, human: Console) -> None:
@@ -102,7 +119,15 @@ def _missing(model: str) -> None:
     raise ModelError(f"{model}: no such file", hint=hint)
 
 
-def _tell(report: Report, human: Console, file: Path | None, *, verbose: bool, quiet: bool) -> None:
+def _tell(
+    report: Report,
+    human: Console,
+    file: Path | None,
+    *,
+    verbose: bool,
+    quiet: bool,
+    missing: tuple[str, ...] = (),
+) -> None:
     if file is not None:
         output.write_report(report, file)
     from onnx_rewrite.report import terminal
@@ -110,6 +135,6 @@ def _tell(report: Report, human: Console, file: Path | None, *, verbose: bool, q
     if quiet:
         terminal.warnings(report, output.console(stderr=True))
         return
-    terminal.render(report, human, verbose=verbose, program=output.program())
+    terminal.render(report, human, verbose=verbose, program=output.program(), missing_engines=missing)
     if file is not None:
         human.print(f"report   {file}", markup=False, soft_wrap=True)

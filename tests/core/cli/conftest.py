@@ -14,6 +14,7 @@ import pytest
 import onnx_rewrite
 from onnx_rewrite.cli import main
 from onnx_rewrite.report.schema import (
+    BenchmarkReport,
     ModelInfo,
     ModelVerification,
     OutputInfo,
@@ -62,14 +63,25 @@ class FakePipeline:
     save_error: BaseException | None = None
     calls: list[dict[str, Any]] = field(default_factory=list)
     saved: list[str] = field(default_factory=list)
+    measured: list[dict[str, Any]] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
 
     def run(self, source: Any, passes: Any, **options: Any) -> Any:
         self.calls.append({"source": source, "passes": passes, **options})
         if self.error is not None:
             raise self.error
-        return types.SimpleNamespace(report=self.report, save=self._save)
+        return types.SimpleNamespace(report=self.report, save=self._save, save_failures=lambda folder: [])
+
+    def measure(self, result: Any, engines: str, **options: Any) -> None:
+        self.measured.append({"engines": engines, **options})
+        self.order.append("measure")
+        result.report.benchmark = [
+            BenchmarkReport(engines, "1.0", "nowhere", model="before", error="node Sub_1: no"),
+            BenchmarkReport(engines, "1.0", "nowhere", model="after", built=True, layers=4),
+        ]
 
     def _save(self, path: Any, **_options: Any) -> Path:
+        self.order.append("save")
         if self.save_error is not None:
             raise self.save_error
         self.saved.append(str(path))
@@ -91,6 +103,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     )
     module = types.ModuleType("onnx_rewrite.pipeline")
     module.run = fake.run  # type: ignore[attr-defined]
+    module.measure = fake.measure  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "onnx_rewrite.pipeline", module)
     monkeypatch.setattr(onnx_rewrite, "pipeline", module, raising=False)
     return fake

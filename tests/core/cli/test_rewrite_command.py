@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,50 @@ def test_quiet_still_warns(rewrite, pipeline, model: Path) -> None:
     ran = rewrite(model, "--passes", "ln", "--quiet")
     assert (ran.status, ran.out) == (0, "")
     assert "warning: clip[2] was not verified" in ran.err
+
+
+def test_engines_are_measured_once_the_model_is_safe(rewrite, pipeline, model: Path) -> None:
+    options = ("--inputs", "f.npz", "--shape", "x=1,3", "--seed", "7", "--report", "r.json")
+    ran = rewrite(model, "--passes", "ln", "--bench", "onnxruntime", *options)
+    assert (ran.status, ran.err) == (0, "")
+    assert pipeline.order == ["save", "measure"]
+    (call,) = pipeline.measured
+    call.pop("progress")
+    assert call == {"engines": "onnxruntime", "inputs": "f.npz", "shapes": {"x": (1, 3)}, "seed": 7}
+    assert "the model before could not be built: node Sub_1: no" in ran.out
+    assert len(Report.from_json(Path("r.json").read_text(encoding="utf-8")).benchmark) == 2
+
+
+def test_in_place_the_original_is_measured_before_it_is_overwritten(rewrite, pipeline, model: Path) -> None:
+    assert rewrite(model, "--passes", "ln", "--bench", "onnxruntime", "--in-place").status == 0
+    assert pipeline.order == ["measure", "save"]
+
+
+def test_dry_run_measures_too(rewrite, pipeline, model: Path) -> None:
+    assert rewrite(model, "--passes", "ln", "--bench", "onnxruntime", "--dry-run").status == 0
+    assert pipeline.order == ["measure"]
+
+
+def test_auto_says_in_one_line_what_is_missing(rewrite, pipeline, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    ran = rewrite(model, "--passes", "ln", "--bench", "auto")
+    assert (ran.status, ran.err) == (0, "")
+    line = "tensorrt: TensorRT is not installed; tensorrt-rtx: TensorRT-RTX is not installed"
+    assert f"\nnot on this machine: {line}\n" in ran.out
+
+
+@pytest.mark.parametrize("command", [["m.onnx", "--bench"], ["bench", "m.onnx", "--engines"]])
+def test_a_named_engine_that_is_missing_ends_it_before_any_work(
+    rewrite, pipeline, model: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    ran = rewrite(*command, "onnxruntime,tensorrt-rtx")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("error: tensorrt-rtx is not available: TensorRT-RTX is not installed\n")
+    assert "pip install 'onnx-rewrite[tensorrt-rtx]'" in ran.err
+    assert pipeline.calls == []
+    assert os.listdir() == ["m.onnx"]
 
 
 @pytest.mark.parametrize("name", ["r.json", "r.html", "R.JSON"])

@@ -1,0 +1,1 @@
+"""Measurements, and the peers they are compared with: `python -m benchmarks NAME`."""

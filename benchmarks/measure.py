@@ -1,0 +1,29 @@
+"""Runs peers in processes of their own, with a time limit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+
+def run(peer: str, source: str, target: str, limit: float) -> dict[str, Any]:
+    """What one run of a peer gave, or {"error": ...}.
+
+    Args:
+        peer: A key of `benchmarks.peers.PEERS`.
+        source: The model.
+        target: Where to write the result.
+        limit: Seconds after which it is stopped.
+    """
+    command = [sys.executable, "-m", "benchmarks.child", peer, source, target]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return {"error": f"stopped after {limit:g} s"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
+    if done.returncode or not lines:
+        words = (done.stderr or done.stdout).strip().splitlines()
+        return {"error": words[-1][:200] if words else f"exit status {done.returncode}"}
+    return json.loads(lines[-1])
