@@ -41,12 +41,24 @@ def normalization(x: Any, scale: Any, offset: Any, mean: Any, var: Any, eps: Any
     return op.BatchNormalization(x, *statistics, epsilon=eps, training_mode=0).named("bn")
 
 
+def check_attributes(node: ir.Node) -> None:
+    """An attribute that each call of a function gives anew is not known.
+
+    Raises:
+        Refused: There is one.
+    """
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            raise Refused(f"{attribute.name} of {node.op_type} '{node.name}' is an attribute of the function", node)
+
+
 def factor_and_shift(m: Match) -> tuple[Array, Array]:
     """What the normalization does per channel, float64, each of shape (C,).
 
     Raises:
-        Refused: It computes statistics of its own, or they do not fit together.
+        Refused: It computes statistics of its own, they do not fit together, or a variance has no root.
     """
+    check_attributes(m.bn)
     if any(v.name for v in m.bn.outputs[1:]) or len([v for v in m.bn.outputs if v.uses() or v.is_graph_output()]) > 1:
         raise Refused(
             f"BatchNormalization '{m.bn.name}' gives statistics of the batch too: it is in training mode", m.bn
@@ -56,6 +68,8 @@ def factor_and_shift(m: Match) -> tuple[Array, Array]:
     scale, offset, mean, var = (c.array.astype(np.float64) for c in (m.scale, m.offset, m.mean, m.var))
     if not scale.shape == offset.shape == mean.shape == var.shape or scale.ndim != 1:
         raise Refused("the statistics are not one number per channel", m.bn)
+    if not (var + float(m.eps) > 0).all():
+        raise Refused("a variance plus epsilon is not positive", m.var)
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(var + float(m.eps))
         return factor, offset - mean * factor
@@ -81,6 +95,7 @@ def output_channels(m: Match) -> int:
         Refused: The channels are not on axis 1 of its output.
     """
     node: ir.Node = m.linear
+    check_attributes(node)
     shape = m.weight.shape
     if node.op_type == "Conv":
         return shape[0]
@@ -158,22 +173,46 @@ def check_bias(m: Match, channels: int) -> None:
 
 
 class FrozenBehindConvolution(Pass):
-    """A frozen normalization behind a convolution, spelt Mul and Add with one constant per channel."""
+    """A frozen normalization behind a convolution, spelt with one constant per channel.
 
-    def pattern(self, x: Any, weight: Any, bias: Any, factor: Any, shift: Any) -> Any:
-        scaled = op.Mul(convolution(x, weight, bias), constant(factor))
-        return maybe(lambda s: op.Add(s, constant(shift)), scaled)
+    y = (convolution + before - mean) / divisor * factor + shift - less, most of which may be absent.
+    """
+
+    def pattern(
+        self,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        before: Any,
+        mean: Any,
+        divisor: Any,
+        factor: Any,
+        shift: Any,
+        less: Any,
+    ) -> Any:
+        linear = convolution(x, weight, bias)
+        moved = maybe(lambda c: either(op.Add(c, constant(before)), op.Sub(c, constant(mean))), linear)
+        divided = op.Div(moved, constant(divisor))
+        scaled = either(op.Mul(either(divided, moved), constant(factor)), divided)
+        return maybe(lambda s: either(op.Add(s, constant(shift)), op.Sub(s, constant(less))), scaled)
 
     def check(self, m: Match) -> None:
-        if len(per_channel(m, m.factor)) == 1 != output_channels(m):
-            raise Refused("the factor is one number for all channels: no frozen normalization", m.factor)
-        if m.shift is not None:
-            per_channel(m, m.shift)
+        factors = [c for c in (m.factor, m.divisor) if c is not None]
+        for parameter in (*factors, m.before, m.mean, m.shift, m.less):
+            if parameter is not None:
+                per_channel(m, parameter)
+        if all(len(per_channel(m, c)) == 1 for c in factors) and output_channels(m) != 1:
+            raise Refused("the factor is one number for all channels: no frozen normalization", factors[0])
 
     def replace(self, m: Match) -> Any:
-        channels = output_channels(m)
-        shift = np.zeros(channels) if m.shift is None else np.broadcast_to(per_channel(m, m.shift), channels)
-        return folded_behind(m, per_channel(m, m.factor), shift)
+        def parameter(capture: Constant | None, absent: float) -> Array:
+            given = np.full(1, absent) if capture is None else per_channel(m, capture)
+            return np.broadcast_to(given, output_channels(m))
+
+        with np.errstate(all="ignore"):
+            factor = parameter(m.factor, 1) / parameter(m.divisor, 1)
+            shift = (parameter(m.before, 0) - parameter(m.mean, 0)) * factor
+            return folded_behind(m, factor, shift + parameter(m.shift, 0) - parameter(m.less, 0))
 
 
 def per_channel(m: Match, parameter: Constant) -> Array:
@@ -199,6 +238,7 @@ class BeforeConvolution(Pass):
         return op.Conv(normed, constant(weight), optional(constant(bias))).named("linear")
 
     def check(self, m: Match) -> None:
+        check_attributes(m.linear)
         attributes = m.linear.attributes
         if any(attributes.get_ints("pads", ())) or attributes.get_string("auto_pad", "NOTSET") not in (
             "NOTSET",
@@ -227,8 +267,9 @@ class BeforeConvolution(Pass):
 class FoldBatchNorm(RuleSet):
     """Folds batch normalization into the Conv, ConvTranspose, Gemm or MatMul beside it.
 
-    Also the frozen spelling with Mul and Add. A weight that several operators share is folded for each of them.
-    Left alone: training mode, a convolution whose own output is needed, a padded Conv behind the normalization.
+    Also the frozen spellings with Mul or Div and Add or Sub. A weight that several operators share is folded for each
+    of them. Left alone: training mode, a convolution whose own output is needed, a padded Conv behind the
+    normalization.
     """
 
     name = "bn"

@@ -60,46 +60,51 @@ class Saturations(Pass):
             raise Refused(f"Clip has no type {dtype.name}", m.x)
         if dtype not in FLOATS and m.version < 12:
             raise Refused(f"Clip takes {dtype.name} from opset 12 on; the model's is {m.version}", m.x)
-        for bound in (m.low1, m.high1, m.low2, m.high2):
-            if bound is not None:
-                scalar_bound(m, bound)
-        self.bounds(m)
-
-    def bounds(self, m: Match) -> tuple[float | None, float | None]:
-        """Lower and upper bound of both together; None where there is none.
-
-        Raises:
-            Refused: A bound is NaN.
-        """
-        lo, hi = interval(m, m.inner, m.lo1, m.hi1, m.low1, m.high1)
-        lo2, hi2 = interval(m, m.outer, m.lo2, m.hi2, m.low2, m.high2)
-
-        def outer(value: float) -> float:
-            return min(max(value, lo2), hi2)
-
-        lo, hi = outer(lo), outer(hi)
-        return (None if lo == -math.inf else lo, None if hi == math.inf else hi)
+        for bound in new_bounds(m):
+            if bound is not None and m.version < 11 and float(np.float32(bound)) != bound:
+                raise Refused(f"bound {bound} is no 32-bit float, which Clip's attributes are below opset 11", m.x)
 
     def replace(self, m: Match) -> Any:
         dtype = numpy_dtype(m.x.dtype)
-        assert dtype is not None
-        lo, hi = self.bounds(m)
-        if m.version < 11:
-            return op.Clip(m.x, min=None if lo is None else float(lo), max=None if hi is None else float(hi))
-        return op.Clip(
-            m.x,
-            min=None if lo is None else np.asarray(lo, dtype),
-            max=None if hi is None else np.asarray(hi, dtype),
-        )
+        number = float if m.version < 11 else lambda bound: np.asarray(bound, dtype)
+        lo, hi = (None if bound is None else number(bound) for bound in new_bounds(m))
+        return op.Clip(m.x, min=lo, max=hi)
 
 
-def interval(m: Match, node: ir.Node, lo: Any, hi: Any, low: Any, high: Any) -> tuple[float, float]:
+def new_bounds(m: Match) -> tuple[float | None, float | None]:
+    """Lower and upper bound of both operators together; None where Clip does without.
+
+    Raises:
+        Refused: A bound is NaN, or no scalar.
+    """
+    absent = bounds_of_none(m)
+    lo, hi = interval(m, m.inner, absent, m.lo1, m.hi1, m.low1, m.high1)
+    lo2, hi2 = interval(m, m.outer, absent, m.lo2, m.hi2, m.low2, m.high2)
+    lo, hi = (min(max(bound, lo2), hi2) for bound in (lo, hi))
+    if m.x.dtype not in FLOATS:  # integers know no infinity
+        lo, hi = max(lo, absent[0]), min(hi, absent[1])
+    return (None if lo == absent[0] else lo, None if hi == absent[1] else hi)
+
+
+def bounds_of_none(m: Match) -> tuple[float, float]:
+    """What a Clip without bounds clips to: the lowest and highest finite number, below opset 11 those of float32.
+
+    So an infinite bound is not the same as none.
+    """
+    dtype = ir.DataType.FLOAT if m.version < 11 else m.x.dtype
+    number = float if dtype in FLOATS else int
+    return number(dtype.min), number(dtype.max)
+
+
+def interval(
+    m: Match, node: ir.Node, absent: tuple[float, float], lo: Any, hi: Any, low: Any, high: Any
+) -> tuple[float, float]:
     """The range onto which one operator maps everything; lower <= upper.
 
     A Clip whose lower bound exceeds the upper one gives the upper one everywhere (ONNX Clip, and measured).
 
     Raises:
-        Refused: A bound is NaN.
+        Refused: A bound is NaN, or no scalar.
     """
     lower, upper = -math.inf, math.inf
     if node.op_type == "Relu":
@@ -109,27 +114,24 @@ def interval(m: Match, node: ir.Node, lo: Any, hi: Any, low: Any, high: Any) -> 
     elif node.op_type == "Min":
         upper = scalar_bound(m, high)
     else:
-        lower, upper = _clip_bound(m, lo, -math.inf), _clip_bound(m, hi, math.inf)
+        if any(v is not None and v.shape is not None and len(v.shape) > 1 for v in node.inputs[1:]):
+            raise Refused(f"Clip '{node.name}' has a bound that is no scalar", node)
+        lower, upper = (given if given is not None else none for given, none in zip((lo, hi), absent, strict=True))
     if math.isnan(lower) or math.isnan(upper):
         raise Refused("a bound is NaN", node)
     return min(lower, upper), upper
-
-
-def _clip_bound(m: Match, bound: Any, absent: float) -> float:
-    """A bound of Clip; the lowest and highest finite numbers, old defaults, bound nothing but infinities."""
-    return absent if bound is None else bound
 
 
 def scalar_bound(m: Match, bound: Constant) -> float:
     """The number that a constant bound holds in every element.
 
     Raises:
-        Refused: It has several numbers, or broadcasting it would give the result another shape.
+        Refused: It is NaN, has several numbers, or broadcasting it would give the result another shape.
     """
     array, shape = bound.array, bound.shape
-    if array.size == 0 or not bool((array == array.reshape(-1)[0]).all()):
-        if array.size == 1:
-            raise Refused("a bound is NaN", bound)
+    if np.isnan(array).any():
+        raise Refused("a bound is NaN", bound)
+    if array.size == 0 or (array != array.reshape(-1)[0]).any():
         raise Refused(f"a bound of shape {list(shape)} holds different numbers; Clip takes one", bound)
     rank = m.rank(m.x)
     if shape and (rank is None or len(shape) > rank):

@@ -6,6 +6,7 @@ operator specification (since opset 17).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,26 +15,61 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.dtypes import FLOATS, numpy_dtype
 from onnx_rewrite.match import Constant, Match, Refused
-from onnx_rewrite.pattern import const, constant, either, maybe, op, scalar
+from onnx_rewrite.pattern import const, constant, either, maybe, op, optional, scalar
 from onnx_rewrite.registry import Pass, RuleSet
 
 
-def standard_deviation(squares: Any, eps: Any) -> Any:
-    """sqrt(mean of squares + epsilon)."""
-    shifted = op.Add(squares, scalar(eps))
-    return either(op.Sqrt(shifted), op.Pow(shifted, const(0.5)))
+@dataclass(frozen=True)
+class Averages:
+    """The ways to average over some axes: ReduceMean, or a sum that is multiplied by 1/N or divided by N.
 
+    Attributes:
+        axes: Captures the axes.
+        nth: Captures 1/N.
+        count: Captures N.
+        noop: Captures what a sum over no axes would mean, which is of no importance.
+    """
 
-def reciprocal_deviation(squares: Any, eps: Any) -> Any:
-    """1 / sqrt(mean of squares + epsilon)."""
-    shifted = op.Add(squares, scalar(eps))
-    deviation = standard_deviation(squares, eps)
-    return either(op.Reciprocal(deviation), op.Div(const(1), deviation), op.Pow(shifted, const(-0.5)))
+    axes: Any
+    nth: Any
+    count: Any
+    noop: Any
+
+    def mean(self, x: Any, keepdims: int) -> Any:
+        """E[x]."""
+        total = op.ReduceSum(x, axes=self.axes, keepdims=keepdims, noop_with_empty_axes=optional(self.noop))
+        return either(op.ReduceMean(x, axes=self.axes, keepdims=keepdims), *self._shares(total))
+
+    def mean_of_squares(self, x: Any, keepdims: int) -> Any:
+        """E[x²]."""
+        total = op.ReduceSumSquare(x, axes=self.axes, keepdims=keepdims)
+        return either(self.mean(square(x), keepdims), *self._shares(total))
+
+    def _shares(self, total: Any) -> tuple[Any, Any]:
+        return op.Mul(total, scalar(self.nth)), op.Div(total, scalar(self.count))
 
 
 def square(x: Any) -> Any:
     """x², spelt as a power or as a product."""
     return either(op.Pow(x, const(2)), op.Mul(x, x))
+
+
+def standard_deviation(variance: Any, eps: Any) -> Any:
+    """sqrt(variance + epsilon)."""
+    shifted = op.Add(variance, scalar(eps))
+    return either(op.Sqrt(shifted), op.Pow(shifted, const(0.5)))
+
+
+def reciprocal_deviation(variance: Any, eps: Any) -> Any:
+    """1 / sqrt(variance + epsilon)."""
+    shifted = op.Add(variance, scalar(eps))
+    deviation = standard_deviation(variance, eps)
+    return either(
+        op.Reciprocal(deviation),
+        op.Div(const(1), deviation),
+        op.Pow(shifted, const(-0.5)),
+        op.Sqrt(op.Reciprocal(shifted)),
+    )
 
 
 class _Normalization(Pass):
@@ -42,12 +78,12 @@ class _Normalization(Pass):
     needs_opset = 17
 
     def check(self, m: Match) -> None:
-        if m.x.dtype is not None and m.x.dtype not in FLOATS:
-            raise Refused(f"LayerNormalization has no type {m.x.dtype.name}", m.x)
-        if not 0 <= m.eps < 1:
-            raise Refused(f"epsilon is {m.eps}", m.x)
+        check_dtypes(m)
         axis = normalized_axis(m)
-        if m.scale is None:
+        check_average(m, axis)
+        if m.rank(m.x) != m.rank(m.output):
+            raise Refused("a constant gives the result another rank than the input's", m.output)
+        if m.scale is None or not m.scale.shape:
             normalized_lengths(m, axis)
         for parameter in (m.scale, m.bias):
             if parameter is not None:
@@ -55,23 +91,27 @@ class _Normalization(Pass):
 
     def replace(self, m: Match) -> Any:
         axis = normalized_axis(m)
+        x = m.x if widened(m) is None else op.Cast(m.x, to=widened(m))
         scale: Any = m.scale
         if scale is None:
-            dtype = numpy_dtype(m.x.dtype or ir.DataType.FLOAT)
-            scale = np.ones(normalized_lengths(m, axis), dtype)
+            scale = np.ones(normalized_lengths(m, axis), numpy_dtype(computed_in(m)))
         else:
             scale = parameter_like(m, scale, axis)
-        inputs = [m.x, scale] + ([] if m.bias is None else [parameter_like(m, m.bias, axis)])
+        inputs = [x, scale] + ([] if m.bias is None else [parameter_like(m, m.bias, axis)])
         return op.LayerNormalization(*inputs, axis=axis, epsilon=float(m.eps))
 
 
 class TwoPass(_Normalization):
     """The mean is subtracted first, then the squares of what is left are averaged."""
 
-    def pattern(self, x: Any, scale: Any, bias: Any, eps: Any, axes: Any) -> Any:
-        mean = op.ReduceMean(x, axes=axes, keepdims=1)
-        centred = op.Sub(x, mean)
-        variance = op.ReduceMean(square(centred), axes=axes, keepdims=1)
+    def pattern(
+        self, x: Any, scale: Any, bias: Any, eps: Any, axes: Any, nth: Any, count: Any, noop: Any, wider: Any
+    ) -> Any:
+        averages = Averages(axes, nth, count, noop)
+        difference = op.Sub(x, averages.mean(x, keepdims=1))
+        # Mixed precision widens the difference before it is squared.
+        centred = either(difference, op.Cast(difference, to=wider))
+        variance = averages.mean_of_squares(centred, keepdims=1)
         normed = either(
             op.Div(centred, standard_deviation(variance, eps)),
             op.Mul(centred, reciprocal_deviation(variance, eps)),
@@ -81,48 +121,172 @@ class TwoPass(_Normalization):
 
 
 class ScaleFirst(_Normalization):
-    """The scale is multiplied into the reciprocal deviation before it meets x: TensorFlow and Keras, Flax."""
+    """The reciprocal deviation is multiplied by the scale before it meets x, or x and its mean are scaled apart.
 
-    def pattern(self, x: Any, scale: Any, bias: Any, eps: Any, axes: Any) -> Any:
-        mean = op.ReduceMean(x, axes=axes, keepdims=1)
+    TensorFlow and Keras: x * f + (bias - mean * f), in any association; Flax: (x - mean) * f + bias, the variance as
+    E[x²] - E[x]², never below zero, and means whose axes are dropped and brought back.
+    """
+
+    def pattern(
+        self, x: Any, scale: Any, bias: Any, eps: Any, axes: Any, nth: Any, count: Any, noop: Any, shape: Any
+    ) -> Any:
+        averages = Averages(axes, nth, count, noop)
+        kept, dropped = averages.mean(x, keepdims=1), averages.mean(x, keepdims=0)
+        mean = either(kept, restored(dropped, "mean_back", shape))
         centred = op.Sub(x, mean)
         variance = either(
-            op.ReduceMean(square(centred), axes=axes, keepdims=1),
-            op.Sub(op.ReduceMean(square(x), axes=axes, keepdims=1), square(mean)),
+            averages.mean_of_squares(centred, keepdims=1),
+            restored(averages.mean_of_squares(centred, keepdims=0), "variance_back", shape),
+            not_below_zero(op.Sub(averages.mean_of_squares(x, keepdims=1), square(kept))),
+            restored(
+                not_below_zero(op.Sub(averages.mean_of_squares(x, keepdims=0), square(dropped))),
+                "variance_back",
+                shape,
+            ),
         )
-        factor = op.Mul(reciprocal_deviation(variance, eps), constant(scale))
+        reciprocal = reciprocal_deviation(variance, eps)
+        factor = op.Mul(reciprocal, constant(scale))
+
+        def scaled(v: Any) -> Any:
+            return either(
+                op.Mul(v, factor),
+                op.Mul(op.Mul(v, reciprocal), constant(scale)),
+                op.Mul(op.Mul(v, constant(scale)), reciprocal),
+            )
+
+        def unscaled(v: Any) -> Any:
+            return op.Mul(v, reciprocal)
+
+        def apart(times: Callable[[Any], Any]) -> Any:
+            return difference_and_bias(times(x), times(mean), constant(bias))
+
         return either(
-            op.Add(op.Mul(x, factor), op.Sub(constant(bias), op.Mul(mean, factor))),
-            maybe(lambda n: op.Add(n, constant(bias)), op.Mul(centred, factor)),
+            apart(scaled),
+            maybe(lambda n: op.Add(n, constant(bias)), scaled(centred)),
+            apart(unscaled),
+            maybe(lambda n: op.Add(n, constant(bias)), unscaled(centred)),
         )
+
+
+def difference_and_bias(a: Any, b: Any, bias: Any) -> Any:
+    """A - b + bias in any association; the bias may be absent."""
+    return either(
+        op.Add(a, either(op.Sub(bias, b), op.Add(op.Neg(b), bias), op.Neg(b))),
+        op.Sub(a, either(op.Sub(b, bias), b)),
+        op.Add(op.Sub(a, b), bias),
+    )
+
+
+def not_below_zero(variance: Any) -> Any:
+    """max(variance, 0), which guards against cancellation, or the variance itself."""
+    return maybe(lambda v: op.Max(v, const(0)), variance)
+
+
+def restored(mean: Any, name: str, shape: Any) -> Any:
+    """A mean without its axes, which come back as ones; `name` captures the node that brings them back."""
+    back = op.one_of("Reshape", "Unsqueeze")(mean).named(name)
+    return either(op.Expand(back, shape), back)
+
+
+def widened(m: Match) -> ir.DataType | None:
+    """The dtype to which the difference is cast, or None."""
+    to: int | None = getattr(m, "wider", None)
+    return None if to is None else ir.DataType(to)
+
+
+def computed_in(m: Match) -> ir.DataType:
+    """The dtype in which the normalization is computed.
+
+    Raises:
+        Refused: It is not known.
+    """
+    dtype = widened(m) or m.x.dtype
+    if dtype is None:
+        raise Refused(f"the dtype of value '{m.x.name}' is not known", m.x)
+    return dtype
+
+
+def check_dtypes(m: Match) -> None:
+    """The dtype must be one of LayerNormalization's, and epsilon must fit into its attribute.
+
+    Raises:
+        Refused: They do not.
+    """
+    dtype = computed_in(m)
+    if dtype not in FLOATS:
+        raise Refused(f"LayerNormalization has no type {dtype.name}", m.x)
+    if widened(m) is not None and (m.x.dtype not in FLOATS or dtype.itemsize < m.x.dtype.itemsize):
+        raise Refused(f"the difference is cast to {dtype.name} before it is squared", m.x)
+    if not 0 <= m.eps < np.finfo(np.float32).max:
+        raise Refused(f"epsilon is {m.eps}", m.x)
+    if dtype == ir.DataType.DOUBLE and float(np.float32(m.eps)) != m.eps:
+        raise Refused(f"epsilon {m.eps} is no 32-bit float, and LayerNormalization's attribute is one", m.x)
+
+
+def check_average(m: Match, axis: int) -> None:
+    """A sum must be divided by the number of its terms, and axes that were dropped must come back where they were.
+
+    Raises:
+        Refused: They are not.
+    """
+    if m.nth is not None or m.count is not None:
+        terms = int(np.prod(normalized_lengths(m, axis, "a sum is divided, and")))
+        for found in (m.count, None if m.nth is None else 1 / m.nth):
+            if found is not None and not np.isclose(found, terms, rtol=1e-3 / terms, atol=0):
+                raise Refused(f"a sum of {terms} terms is divided by {found:g}", m.x)
+    for name in ("mean_back", "variance_back"):
+        back: ir.Node | None = getattr(m, name, None)
+        if back is not None:
+            check_restored(m, back, axis)
+
+
+def check_restored(m: Match, back: ir.Node, axis: int) -> None:
+    """What Reshape or Unsqueeze gives must have the shape of x with ones on the normalized axes.
+
+    One length may be unknown: a Reshape keeps the number of elements.
+
+    Raises:
+        Refused: It has another shape, or it is not known.
+    """
+    value, rank = back.outputs[0], m.rank(m.x)
+    message = f"whether {back.op_type} '{back.name}' brings the normalized axes back is not known"
+    if rank is None or m.rank(value) != rank:
+        raise Refused(message, back)
+    others = [i for i in range(rank) if m.dim(value, i) is None or m.dim(value, i) != m.dim(m.x, i)]
+    if any(m.dim(value, i) != 1 for i in range(axis, 0)) or sum(i < rank + axis for i in others) > 1:
+        raise Refused(message, back)
+    if m.shape is not None and m.shape not in back.inputs:
+        raise Refused(f"Expand behind {back.op_type} '{back.name}' may enlarge the mean", back)
 
 
 def normalized_axis(m: Match) -> int:
-    """The first of the normalized axes, counted from the end where the rank is not known.
+    """The first of the normalized axes, counted from the end.
 
     Raises:
         Refused: The axes are not the trailing ones.
     """
     axes: tuple[int, ...] = m.axes
     rank = m.rank(m.x)
+    spelt = ", ".join(map(str, axes))
     if not axes:
         raise Refused("the mean is taken over no axis", m.x)
-    end = 0 if rank is None or axes[0] < 0 else rank
+    if rank is None and axes[-1] >= 0:
+        raise Refused(f"the mean is taken over axes {spelt} of a value of unknown rank", m.x)
+    end = 0 if rank is None else rank
     if axes != tuple(range(end - len(axes), end)):
-        spelt = ", ".join(map(str, axes))
         raise Refused(f"the mean is taken over axes {spelt}; LayerNormalization needs the last ones", m.x)
-    return axes[0] if rank is None else axes[0] - rank
+    return -len(axes)
 
 
-def normalized_lengths(m: Match, axis: int) -> list[int]:
-    """Lengths of the normalized axes: the shape of a scale that is missing.
+def normalized_lengths(m: Match, axis: int, why: str = "there is no scale of known length, and") -> list[int]:
+    """Lengths of the normalized axes.
 
     Raises:
         Refused: One of them is not known.
     """
     lengths = [m.dim(m.x, i) for i in range(axis, 0)]
     if not all(isinstance(length, int) for length in lengths):
-        raise Refused("there is no scale, and the length of the normalized axes is not known", m.x)
+        raise Refused(f"{why} the length of the normalized axes is not known", m.x)
     return [int(length) for length in lengths]  # type: ignore[arg-type]
 
 
