@@ -118,6 +118,8 @@ def extract(
     part = needed(outputs, set(inputs), scopes)
     if from_ is not None:
         inputs = _settled(part, inputs, outputs, notes)
+    if site is not None and _differs(part, inputs, site):
+        notes.append(f"earlier replacements made nodes of {site.id}: the part is what the model has in their place")
     chosen = set(inputs)
     everything = dict.fromkeys((*loaded.ir.graph.inputs, *(v for scope in scopes for v in scope.inputs)))
     inputs += [v for v in everything if v not in chosen and (v in part.reached or v in part.defaults)]
@@ -268,6 +270,13 @@ def _holds(graph: ir.Graph, site: Site) -> bool:
     labels = {node_label(node) for node in graph}
     produced = {value.name for node in graph for value in node.outputs}
     return labels.issuperset(site.nodes) and produced.issuperset(site.outputs)
+
+
+def _differs(part: Part, inputs: Sequence[ir.Value], site: Site) -> bool:
+    """Whether a part has nodes that the site has not, constant ones aside."""
+    after = depending(inputs, part.scopes[-1])
+    computing = [node for node in part.nodes if any(value in after for value in node.outputs)]
+    return any(node_label(node) not in site.nodes for node in computing)
 
 
 # -- types ------------------------------------------------------------------------------------------------------------

@@ -75,6 +75,14 @@ def model_verification(seen: Verification) -> ModelVerification:
 def peak_rss_mb() -> float:
     """Peak resident memory of this process in 1e6 bytes; 0 where the system does not say."""
     try:
+        # Linux's getrusage remembers the size of the parent from before exec; this does not.
+        with open("/proc/self/status", encoding="ascii") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    except OSError:
+        pass
+    try:
         import resource
     except ImportError:  # Windows
         return 0.0

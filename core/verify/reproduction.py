@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -59,13 +60,21 @@ def save_reproduction(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "before.onnx").write_bytes(before.SerializeToString(deterministic=True))
     (folder / "after.onnx").write_bytes(after.SerializeToString(deterministic=True))
-    np.savez(folder / "feeds.npz", **dict(feeds))
+    _save_arrays(folder / "feeds.npz", feeds)
     try:
         reference = Reference(before)
         expected = dict(zip(reference.outputs, reference(feeds), strict=True))
     except CannotEvaluate:
         expected = {}
-    np.savez(folder / "expected.npz", **expected)
+    _save_arrays(folder / "expected.npz", expected)
     script = folder / "reproduce.py"
     script.write_text(SCRIPT.format(title=title, reason=seen.reason or ""), encoding="utf-8")
     return script
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """What numpy.savez writes, for any names: "file" and "allow_pickle" are parameters of savez."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)

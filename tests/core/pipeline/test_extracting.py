@@ -162,6 +162,7 @@ def test_a_site_is_what_the_run_calls_so(name: str, site: str, nodes: int) -> No
     part = rw.extract(model, match=site)
     report = rw.rewrite(model, site.partition("[")[0], verify="local").report  # a run that may look at shapes
     (reported,) = [s for entry in report.passes for s in entry.sites if s.id == site]
+    assert not part.notes
     assert part.inputs == reported.inputs
     assert part.outputs == reported.outputs
     proto = compare(name, part)
@@ -170,6 +171,14 @@ def test_a_site_is_what_the_run_calls_so(name: str, site: str, nodes: int) -> No
     assert part.nodes == nodes == len(names)
     # The part is a site of its own.
     assert rw.rewrite(proto, site.partition("[")[0]).report.applied == 1
+
+
+def test_a_site_that_earlier_replacements_made_is_what_the_model_has_there() -> None:
+    name = "exported/minmax_legacy_op12.onnx"
+    part = rw.extract(MODELS / name, match="clip[3]")  # the Clips that clip[1] and clip[2] made
+    assert part.notes == ["earlier replacements made nodes of clip[3]: the part is what the model has in their place"]
+    operators = {node.op_type for node in compare(name, part).graph.node}
+    assert operators == {"Min", "Max", "Clip", "Constant"}
 
 
 def test_a_site_in_a_body() -> None:
