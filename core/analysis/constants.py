@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_rewrite.analysis.dtypes import numpy_dtype
+from onnx_rewrite.analysis.dtypes import NUMBERS, numpy_dtype
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Chains above this many elements are not folded: they are weights, and nobody matches on their values.
 MAX_FOLDED_ELEMENTS = 1 << 24
+
+
+# What computes a constant is a handful of nodes; longer chains are the model itself.
+MAX_FOLDED_NODES = 24
 
 
 class Constants:
@@ -75,6 +79,28 @@ class Constants:
         array = self.array(value)
         return None if array is None else array.reshape(()).item()
 
+    def rests_on_constants(self, node: ir.Node) -> bool:
+        """Whether `node` is computed from constants by a few nodes that can be folded; looks at them one by one,
+        since a chain of additions may be as long as the model.
+        """
+        waiting, seen = [node], {node}
+        while waiting:
+            current = waiting.pop()
+            for value in current.inputs[: 1 if current.op_type == "CastLike" else None]:
+                producer = None if value is None else value.producer()
+                if producer is None:
+                    if not self.is_constant(value):
+                        return False
+                elif value in self._known and self._known[value] is None and producer is not node:
+                    return False
+                elif producer not in seen:
+                    if producer.op_type not in _FOLDS or len(seen) == MAX_FOLDED_NODES:
+                        return False
+                    seen.add(producer)
+                    if producer.op_type != "Shape":
+                        waiting.append(producer)
+        return True
+
     def _resolve(self, value: ir.Value) -> Array | None:
         node = value.producer()
         if node is None:
@@ -85,7 +111,7 @@ class Constants:
         if node.domain not in ("", "ai.onnx"):
             return None
         fold = _FOLDS.get(node.op_type)
-        if fold is None:
+        if fold is None or any(attribute.is_ref() for attribute in node.attributes.values()):
             return None
         # A placeholder first: a cyclic graph must not send us round for ever.
         self._known[value] = None
@@ -142,7 +168,8 @@ def _cast_like(constants: Constants, node: ir.Node) -> Array | None:
 
 def _as_type(array: Array, dtype: ir.DataType) -> Array | None:
     target = numpy_dtype(dtype)
-    if target is None or target.kind not in "fiub":
+    # The 8-bit floats saturate as an attribute says, and no pass asks for them.
+    if target is None or (dtype not in NUMBERS and dtype != ir.DataType.BOOL):
         return None
     with np.errstate(all="ignore"):
         return array.astype(target)
@@ -254,6 +281,21 @@ def _float_unary(function: Callable[[Array], Array]) -> Callable[[Constants, ir.
     return fold
 
 
+def _float_binary(function: Callable[[Array, Array], Array]) -> Callable[[Constants, ir.Node], Array | None]:
+    """What computes a frozen normalization from its statistics."""
+
+    def fold(constants: Constants, node: ir.Node) -> Array | None:
+        if not constants.rests_on_constants(node):
+            return None
+        a, b = (constants.array(v) for v in node.inputs)
+        if a is None or b is None or a.dtype != b.dtype or a.dtype.kind != "f" or max(a.size, b.size) > 1 << 16:
+            return None
+        with np.errstate(all="ignore"):
+            return function(a, b)
+
+    return fold
+
+
 def _safely(fold: Callable[[Constants, ir.Node], Array | None]) -> Callable[[Constants, ir.Node], Array | None]:
     """An ill-formed chain is no constant; whether it is an error is for the checker to say."""
 
@@ -270,21 +312,26 @@ def _safely(fold: Callable[[Constants, ir.Node], Array | None]) -> Callable[[Con
 _FOLDS: dict[str, Callable[[Constants, ir.Node], Array | None]] = {
     name: _safely(fold)
     for name, fold in {
+        "Add": _float_binary(np.add),
         "Cast": _cast,
         "CastLike": _cast_like,
         "Concat": _concat,
         "Constant": _constant_node,
         "ConstantOfShape": _constant_of_shape,
+        "Div": _float_binary(np.divide),
         "Expand": _expand,
         "Flatten": _flatten,
         "Gather": _gather,
         "Identity": _first,
+        "Mul": _float_binary(np.multiply),
         "Neg": _float_unary(np.negative),
+        "Reciprocal": _float_unary(np.reciprocal),
         "Reshape": _reshape,
         "Shape": _shape,
         "Slice": _slice,
         "Sqrt": _float_unary(np.sqrt),
         "Squeeze": _squeeze,
+        "Sub": _float_binary(np.subtract),
         "Transpose": _transpose,
         "Unsqueeze": _unsqueeze,
     }.items()

@@ -1,8 +1,8 @@
 """Finds patterns in graphs."""
 
-from onnx_rewrite.match.interior import Blocked, blocked
+from onnx_rewrite.match.interior import Blocked, blocked, entangled
 from onnx_rewrite.match.match import Match, Refused
 from onnx_rewrite.match.matcher import Matcher, key_of
 from onnx_rewrite.match.state import Constant, Failure, Scope
 
-__all__ = ["Blocked", "Constant", "Failure", "Match", "Matcher", "Refused", "Scope", "blocked", "key_of"]
+__all__ = ["Blocked", "Constant", "Failure", "Match", "Matcher", "Refused", "Scope", "blocked", "entangled", "key_of"]

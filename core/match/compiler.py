@@ -7,13 +7,13 @@ there (a condition of the pass, an interior value that is used elsewhere) also b
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx_ir as ir
 
-from onnx_rewrite.match.params import ParamGoal, compile_params
+from onnx_rewrite.match.params import ParamGoal, compile_params, is_bare
 from onnx_rewrite.match.state import Constant, Goal, State
 from onnx_rewrite.match.twins import same_computation
 from onnx_rewrite.opset.forms import COMMUTATIVE
@@ -21,9 +21,6 @@ from onnx_rewrite.opset.view import is_onnx, operands
 from onnx_rewrite.pattern.language import Apply, ConstantPattern, Either, Optional, Output, Pattern, Traced, Var
 
 ValueGoal = Callable[[State, "ir.Value | None", Goal], bool]
-
-# Wide commutative operators are not permuted beyond this many operands.
-MAX_PERMUTED = 4
 
 
 def label(thing: ir.Node | ir.Value | None) -> str:
@@ -73,10 +70,17 @@ class Compiler:
         raise TypeError(f"not a pattern: {pattern!r}")
 
     def _either(self, pattern: Either) -> ValueGoal:
-        branches = [self.value(b) for b in pattern.branches]
+        branches = [(_heads(b), self.value(b)) for b in pattern.branches]
 
         def match(state: State, value: ir.Value | None, then: Goal) -> bool:
-            return any(branch(state, value, then) for branch in branches)
+            node = None if value is None else value.producer()
+            operator = None if node is None else node.op_type
+            for heads, branch in branches:
+                # Most branches fail at the first operator: that is seen here without entering them.
+                possible = heads is None or operator in heads or state.journal is not None
+                if possible and branch(state, value, then):
+                    return True
+            return False
 
         return match
 
@@ -124,13 +128,12 @@ class Compiler:
         """Matches parameters and operands of a node whose operator is right."""
         patterns = apply.inputs
         goals = [self.value(p) for p in patterns]
-        least = len(patterns)
-        while least and isinstance(patterns[least - 1], Optional):
-            least -= 1
-        most = len(patterns)
-        plain, orders = _plain_order(apply), _orders(apply)
-        params: ParamGoal | None = compile_params(apply)
+        least, most = sum(not isinstance(p, Optional) for p in patterns), len(patterns)
+        order = _plain_order(apply)
+        commutative = apply.op_types & COMMUTATIVE if is_onnx(apply.domain) and most > 1 else frozenset[str]()
+        params: ParamGoal = compile_params(apply)
         capture = apply.capture
+        bare = is_bare(apply)
 
         def enter(state: State, node: ir.Node, then: Goal) -> bool:
             values = operands(node, state.scope.version_of(node))
@@ -138,21 +141,18 @@ class Compiler:
                 return state.fail(node, lambda: f"{label(node)} has {len(values)} operands; the pattern has {most}")
 
             def after_params(s: State) -> bool:
-                if len(values) < most:  # an absent optional operand fixes the order of the others
-                    return _sequence(s, goals, values, plain, 0, then)
-                for order in orders:
-                    if _sequence(s, goals, values, order, 0, then):
-                        return True
-                    if len(values) == 2 and values[0] is values[1]:
-                        return False
-                return False
+                if node.op_type in commutative:
+                    return _in_any_order(s, goals, values, order, frozenset(), then)
+                return _in_place(s, goals, values, order, 0, then)
 
             if capture is not None:
+                if capture in state.bound:
+                    return state.fail(node, lambda: f"{label(node)} is not what '{capture}' stands for")
                 state.bound[capture] = node
-            if after_params(state) if params is None else params(state, node, after_params):
+            if after_params(state) if bare and not node.attributes else params(state, node, after_params):
                 return True
             if capture is not None:
-                state.bound.pop(capture, None)
+                del state.bound[capture]
             return False
 
         return enter
@@ -165,41 +165,78 @@ def _expected(types: frozenset[str], node: ir.Node | None, value: ir.Value | Non
 
 def _bind(state: State, number: int, node: ir.Node, enter: Callable[[State, ir.Node, Goal], bool], then: Goal) -> bool:
     """One pattern node matches one graph node, or several that compute the same."""
-    bound = state.nodes.get(number)
-    if bound is node:
+    owner = state.owned.get(node)
+    if owner == number:
         return then(state)
-    if bound is not None:
-        if not same_computation(bound, node, state.scope.constants):
-            return state.fail(node, lambda: f"{label(node)} does not compute the same as {label(bound)}")
+    if owner is not None:
+        return state.fail(node, lambda: f"{label(node)} matched another part of the pattern already")
+    bound = state.nodes.get(number)
+    state.owned[node] = number
+    if bound is None:
+        state.nodes[number] = node
+        if enter(state, node, then):
+            return True
+        del state.nodes[number]
+    elif same_computation(bound, node, state.scope.constants):
         state.extra.append(node)
         if then(state):
             return True
         state.extra.pop()
-        return False
-    if node in state.owned:
-        return state.fail(node, lambda: f"{label(node)} matched another part of the pattern already")
-    state.nodes[number] = node
-    state.owned.add(node)
-    if enter(state, node, then):
-        return True
-    del state.nodes[number]
-    state.owned.discard(node)
+    else:
+        state.fail(node, lambda: f"{label(node)} does not compute the same as {label(bound)}")
+    del state.owned[node]
     return False
 
 
-Order = Sequence[tuple[int, int]]
-"""Which pattern to match next, and against which operand."""
-
-
-def _sequence(
-    state: State, goals: Sequence[ValueGoal], values: Sequence[ir.Value | None], order: Order, at: int, then: Goal
+def _in_place(
+    state: State,
+    goals: Sequence[ValueGoal],
+    values: Sequence[ir.Value | None],
+    order: Sequence[int],
+    at: int,
+    then: Goal,
 ) -> bool:
-    """Matches operands one after the other."""
-    if at == len(order):
+    """Matches operands one after the other, each pattern against the operand in its place."""
+    if not order:
         return then(state)
-    goal, position = order[at]
-    value = values[position] if position < len(values) else None
-    return goals[goal](state, value, lambda s: _sequence(s, goals, values, order, at + 1, then))
+    place = order[at]
+    value = values[place] if place < len(values) else None
+    if at + 1 == len(order):
+        return goals[place](state, value, then)
+    return goals[place](state, value, lambda s: _in_place(s, goals, values, order, at + 1, then))
+
+
+def _in_any_order(
+    state: State,
+    goals: Sequence[ValueGoal],
+    values: Sequence[ir.Value | None],
+    order: Sequence[int],
+    used: frozenset[int],
+    then: Goal,
+) -> bool:
+    """The same for a commutative operator: a pattern tries its own place first, then the other free ones."""
+    if len(used) == len(order):
+        return then(state)
+    own = order[len(used)]
+    tried: list[ir.Value | None] = []
+    for place in (own, *range(len(goals))):
+        value = values[place] if place < len(values) else None
+        if place in used or value in tried:
+            continue
+        tried.append(value)
+        if goals[own](state, value, lambda s: _in_any_order(s, goals, values, order, used | {place}, then)):  # noqa: B023
+            return True
+    return False
+
+
+def _heads(pattern: Pattern) -> frozenset[str] | None:
+    """Operators that can produce what the pattern matches, Identity included; None: any, or no node at all."""
+    if isinstance(pattern, Output):
+        return pattern.apply.op_types | {"Identity"}
+    if isinstance(pattern, Either):
+        parts = [_heads(branch) for branch in pattern.branches]
+        return None if any(part is None for part in parts) else frozenset().union(*(part for part in parts if part))
+    return None
 
 
 def _specificity(pattern: Pattern) -> int:
@@ -210,17 +247,9 @@ def _specificity(pattern: Pattern) -> int:
     return 2 if isinstance(pattern, Either) else 3
 
 
-def _plain_order(apply: Apply) -> Order:
-    """Operands in place, the most telling pattern first: a wrong operator is seen before anything is bound."""
-    return sorted(((i, i) for i in range(len(apply.inputs))), key=lambda pair: _specificity(apply.inputs[pair[0]]))
-
-
-def _orders(apply: Apply) -> list[Order]:
-    """All orders of the operands that mean the same."""
-    plain, count = _plain_order(apply), len(apply.inputs)
-    if not is_onnx(apply.domain) or not apply.op_types <= COMMUTATIVE or count < 2 or count > MAX_PERMUTED:
-        return [plain]
-    return [[(goal, places[goal]) for goal, _ in plain] for places in itertools.permutations(range(count))]
+def _plain_order(apply: Apply) -> list[int]:
+    """The most telling pattern first: a wrong operator is seen before anything is bound."""
+    return sorted(range(len(apply.inputs)), key=lambda i: _specificity(apply.inputs[i]))
 
 
 def _capture(pattern: Var) -> ValueGoal:
@@ -264,7 +293,7 @@ def _constant(pattern: ConstantPattern) -> ValueGoal:
             captured = constants.scalar(value)
             if captured is None:
                 return state.fail(value, lambda: f"{label(value)} is not a constant of one element")
-            if equals is not None and not abs(captured - equals) <= tolerance * abs(equals):
+            if equals is not None and not math.isclose(captured, equals, rel_tol=tolerance):
                 return state.fail(value, lambda: f"{label(value)} is {captured}; the pattern needs {equals}")
         else:
             if not constants.is_constant(value):

@@ -8,19 +8,26 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.constants import Constants
+from onnx_rewrite.analysis.order import dependents
 from onnx_rewrite.match.compiler import label
 
 
 @dataclass(frozen=True)
 class Blocked:
-    """An interior value that is needed outside, and by whom (None: it is a graph output)."""
+    """An interior value that is needed outside, and by whom (None: it is a graph output).
+
+    With `entangled` it is an output, and the consumer is something that the match in turn depends on.
+    """
 
     value: ir.Value
     consumer: ir.Node | None
+    entangled: bool = False
 
     def __str__(self) -> str:
         if self.consumer is None:
             return f"{label(self.value)} is an output of the graph"
+        if self.entangled:
+            return f"the match needs {label(self.consumer)}, which needs the match's own {label(self.value)}"
         return f"{label(self.value)} is also used by {label(self.consumer)}"
 
 
@@ -39,8 +46,28 @@ def blocked(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], constants: Co
             if value.is_graph_output():
                 return Blocked(value, None)
             for use in value.uses():
-                if use.node not in inside and not _only_asks(use.node, inside, constants):
+                if (
+                    use.node not in inside
+                    and use.node.graph is not None
+                    and not _only_asks(use.node, inside, constants)
+                ):
                     return Blocked(value, use.node)
+    return None
+
+
+def entangled(graph: ir.Graph, nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> Blocked | None:
+    """An output that the match itself needs by way of a node outside it; None if the match is convex.
+
+    A match of one output is: nothing after its last node comes before it.
+    """
+    if len({value.producer() for value in outputs}) < 2:
+        return None
+    inside = set(nodes)
+    after = dependents(graph, outputs, inside)
+    for node, (value, output) in after.items():
+        outside = value.producer()
+        if node in inside and outside is not None:
+            return Blocked(output, outside, entangled=True)
     return None
 
 

@@ -17,10 +17,16 @@ class Refused(Exception):
     Args:
         reason: In the user's words ("the scale spans axis 1, the mean axis 2").
         blame: The node, value or capture that is the reason.
+        attribute: The parameter of that node that is the reason, if one is.
+        consumer: The node that needs that value outside the match, if that is the reason.
     """
 
-    def __init__(self, reason: str, blame: Any = None) -> None:
+    def __init__(
+        self, reason: str, blame: Any = None, *, attribute: str | None = None, consumer: ir.Node | None = None
+    ) -> None:
         super().__init__(reason)
+        self.attribute = attribute
+        self.consumer = consumer
         self.reason = reason
         self.blame: ir.Node | ir.Value | None = blame.value if isinstance(blame, Constant) else blame
 
@@ -93,8 +99,23 @@ class Match:
         dim = value.shape[axis]
         return None if isinstance(dim, ir.SymbolicDim) and dim.value is None else dim
 
+    def captured(self, values: Sequence[ir.Value]) -> tuple[str, ir.Value] | None:
+        """The first capture that is one of `values`, and which; None if none is."""
+        for name, thing in self._bound.items():
+            if isinstance(thing, ir.Value) and thing in values:
+                return name, thing
+        return None
+
     def rebound(self, replaced: dict[ir.Value, ir.Value]) -> None:
         """Follows values that an earlier edit replaced."""
         for name, thing in self._bound.items():
-            while isinstance(thing, ir.Value) and thing in replaced:
-                thing = self._bound[name] = replaced[thing]
+            if isinstance(thing, ir.Value):
+                self._bound[name] = _followed(thing, replaced)
+            elif isinstance(thing, Constant) and thing.value in replaced:
+                self._bound[name] = Constant(_followed(thing.value, replaced), self.scope.constants)
+
+
+def _followed(value: ir.Value, replaced: dict[ir.Value, ir.Value]) -> ir.Value:
+    while value in replaced:
+        value = replaced[value]
+    return value

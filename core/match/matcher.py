@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
-from onnx_rewrite.match.compiler import compile_roots
+from onnx_rewrite.match.compiler import compile_roots, label
 from onnx_rewrite.match.match import Match
 from onnx_rewrite.match.state import Failure, Scope, State
 from onnx_rewrite.opset.view import is_onnx
@@ -32,18 +32,22 @@ class Matcher:
         required: Operators without which no match is possible.
         depth: How many nodes lie between the first output and the deepest operand: an edit further away than
             this cannot change whether an anchor matches.
+        outputs: How many outputs the pattern has.
+        least: How many nodes a match has at least.
     """
 
     def __init__(self, traced: Traced) -> None:
         self._traced = traced
         self._goals, self._applies = compile_roots(traced)
+        self.outputs = len(traced.roots)
         self.anchors = frozenset(
             ("" if is_onnx(leaf.apply.domain) else leaf.apply.domain, name)
             for leaf in leaves(traced.roots[0])
             if isinstance(leaf, Output)
             for name in leaf.apply.op_types
         )
-        self.required: frozenset[OperatorKey] = frozenset().union(*(_required(root) for root in traced.roots))
+        self.required: frozenset[OperatorKey] = frozenset().union(*(_required(root, {}) for root in traced.roots))
+        self.least = len(frozenset[int]().union(*(_smallest(root, {}) for root in traced.roots)))
         self.depth = max(_depth(root, {}) for root in traced.roots)
 
     def match(self, scope: Scope, anchor: ir.Node, accept: Accept, journal: list[Failure] | None = None) -> bool:
@@ -74,7 +78,9 @@ class Matcher:
         for value in _candidates(state, root, self.depth):
             if value not in outputs and goal(state, value, lambda s: self._others(s, [*outputs, value], accept)):  # noqa: B023
                 return True
-        return False
+        return state.fail(
+            outputs[0], lambda: f"output {len(outputs) + 1} of the pattern does not stand beside {label(outputs[0])}"
+        )
 
 
 def _candidates(state: State, root: Pattern, depth: int) -> Iterator[ir.Value]:
@@ -94,19 +100,37 @@ def _candidates(state: State, root: Pattern, depth: int) -> Iterator[ir.Value]:
                 yield value
             for use in value.uses():
                 if use.node.graph is state.scope.graph:
-                    further.extend(use.node.outputs)
+                    # An Identity stands for what it hands on: it takes no level of its own.
+                    (level if use.node.op_type == "Identity" else further).extend(use.node.outputs)
         level = further
 
 
-def _required(pattern: Pattern) -> frozenset[OperatorKey]:
-    if isinstance(pattern, Output):
-        apply: Apply = pattern.apply
-        own = frozenset({(apply.domain, next(iter(apply.op_types)))}) if len(apply.op_types) == 1 else frozenset()
-        return own.union(*(_required(p) for p in apply.inputs))
-    if isinstance(pattern, Either):
-        first, *others = (_required(b) for b in pattern.branches)
-        return first.intersection(*others)
-    return frozenset()
+def _required(pattern: Pattern, known: dict[int, frozenset[OperatorKey]]) -> frozenset[OperatorKey]:
+    if id(pattern) not in known:  # a shared sub-pattern is looked at once
+        if isinstance(pattern, Output):
+            apply: Apply = pattern.apply
+            domain = "" if is_onnx(apply.domain) else apply.domain
+            own = frozenset({(domain, next(iter(apply.op_types)))}) if len(apply.op_types) == 1 else frozenset()
+            known[id(pattern)] = own.union(*(_required(p, known) for p in apply.inputs))
+        elif isinstance(pattern, Either):
+            first, *others = (_required(b, known) for b in pattern.branches)
+            known[id(pattern)] = first.intersection(*others)
+        else:
+            known[id(pattern)] = frozenset()
+    return known[id(pattern)]
+
+
+def _smallest(pattern: Pattern, known: dict[int, frozenset[int]]) -> frozenset[int]:
+    """The nodes of the pattern where every alternative is the smallest, by their identity."""
+    if id(pattern) not in known:
+        if isinstance(pattern, Output):
+            own = frozenset({id(pattern.apply)})
+            known[id(pattern)] = own.union(*(_smallest(p, known) for p in pattern.apply.inputs))
+        elif isinstance(pattern, Either):
+            known[id(pattern)] = min((_smallest(b, known) for b in pattern.branches), key=len)
+        else:
+            known[id(pattern)] = frozenset()
+    return known[id(pattern)]
 
 
 def _depth(pattern: Pattern, known: dict[int, int]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class Scope:
         constants: Resolver shared by the whole model.
         target: For whom the model is rewritten ("onnx", "tensorrt-8.6", ...).
         is_function: Whether the graph is a function's own: such a graph has no initializers.
+        imports: The opset imports that the graph goes by, where a new domain is added.
     """
 
     graph: ir.Graph
@@ -29,6 +30,7 @@ class Scope:
     constants: Constants
     target: str = "onnx"
     is_function: bool = False
+    imports: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def version(self) -> int:
@@ -39,15 +41,22 @@ class Scope:
         """Opset of the domain of a node."""
         return self.opsets.get(node.domain, 1)
 
+    def import_domain(self, domain: str) -> None:
+        """Imports the domain of a new node at its first version, if it is not imported yet."""
+        if domain not in ("", "ai.onnx"):
+            self.imports.setdefault(domain, 1)
+            self.opsets.setdefault(domain, 1)
+
 
 class Constant:
     """A captured constant: its value in the graph, and its elements, read when asked for."""
 
-    __slots__ = ("_constants", "value")
+    __slots__ = ("_constants", "_shape", "value")
 
     def __init__(self, value: ir.Value, constants: Constants) -> None:
         self.value = value
         self._constants = constants
+        self._shape: tuple[int, ...] | None = None
 
     @property
     def array(self) -> np.ndarray[Any, np.dtype[Any]]:
@@ -66,8 +75,10 @@ class Constant:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape, without reading a weight."""
-        tensor = self.value.const_value if self.value.producer() is None else None
-        return tuple(self.array.shape) if tensor is None else tuple(int(d) for d in tensor.shape.numpy())
+        if self._shape is None:
+            tensor = self.value.const_value if self.value.producer() is None else None
+            self._shape = tuple(self.array.shape) if tensor is None else tuple(int(d) for d in tensor.shape.numpy())
+        return self._shape
 
     def same(self, other: Constant) -> bool:
         """Whether both have the same dtype, shape and elements."""
@@ -92,21 +103,34 @@ class State:
         self.scope = scope
         self.bound: dict[str, Any] = {}
         self.nodes: dict[int, ir.Node] = {}  # by the pattern node's number
-        self.owned: set[ir.Node] = set()
+        self.owned: dict[ir.Node, int] = {}  # which pattern node each one belongs to
         self.extra: list[ir.Node] = []  # duplicates and Identities on the way
         self.journal = journal
 
-    def fail(self, where: ir.Node | ir.Value | None, reason: Callable[[], str]) -> bool:
+    def fail(self, where: ir.Node | ir.Value | None, reason: Callable[[], str], attribute: str | None = None) -> bool:
         """Notes why, if anybody asked, and returns False."""
         if self.journal is not None:
-            self.journal.append(Failure(len(self.nodes), where, reason()))
+            nodes = tuple(self.nodes.values())
+            self.journal.append(Failure(len(nodes), where, reason(), attribute, None, nodes))
         return False
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One reason for which an attempt ended: how many nodes had matched, where, and why."""
+    """One reason for which an attempt ended.
+
+    Attributes:
+        depth: How many nodes had matched.
+        where: The node or value at which it ended; None: an operand that is absent.
+        reason: Why, in the user's words.
+        attribute: The parameter of the node that is the reason, if one is.
+        consumer: Who needs `where` outside the match, if that is the reason.
+        nodes: The nodes that had matched, the anchor first.
+    """
 
     depth: int
     where: ir.Node | ir.Value | None
     reason: str
+    attribute: str | None = None
+    consumer: ir.Node | None = None
+    nodes: tuple[ir.Node, ...] = ()

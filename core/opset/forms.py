@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["ints", "int", "float", "bound"]
+Kind = Literal["ints", "int", "float", "floats", "bool", "bound"]
 
 
 class InputForm(NamedTuple):
@@ -42,14 +42,26 @@ INPUT_FORMS: dict[str, dict[str, InputForm]] = {
     "Tile": {"repeats": InputForm(6, 1, "ints")},
     "TopK": {"k": InputForm(10, 1, "int")},
     "Unsqueeze": {"axes": InputForm(13, 1, "ints")},
-    "Upsample": {"scales": InputForm(9, 1, "float")},
+    "Upsample": {"scales": InputForm(9, 1, "floats")},
 }
+
+# Parameters that came as inputs: nothing moves when a model is raised.
+_ALWAYS_INPUTS: dict[str, dict[str, InputForm]] = {
+    "Dropout": {"training_mode": InputForm(12, 2, "bool")},
+    "Pad": {"axes": InputForm(18, 3, "ints")},
+}
+
+PARAMETERS: dict[str, dict[str, InputForm]] = {
+    name: {**forms, **_ALWAYS_INPUTS.get(name, {})} for name, forms in INPUT_FORMS.items()
+}
+"""Every parameter that is an input at some opset."""
 
 # Attributes that count axes of the first operand, so that -1 and rank-1 mean the same.
 AXIS_OF_INPUT: dict[str, str] = {
     **dict.fromkeys(_reductions(), "axes"),
     "ArgMax": "axis",
     "ArgMin": "axis",
+    "Compress": "axis",
     "Concat": "axis",
     "DequantizeLinear": "axis",
     "Flatten": "axis",
@@ -59,20 +71,30 @@ AXIS_OF_INPUT: dict[str, str] = {
     "LayerNormalization": "axis",
     "LogSoftmax": "axis",
     "LpNormalization": "axis",
+    "MeanVarianceNormalization": "axes",
+    "Pad": "axes",
     "QuantizeLinear": "axis",
     "RMSNormalization": "axis",
+    "Resize": "axes",
+    "Scatter": "axis",
     "ScatterElements": "axis",
+    "Slice": "axes",
     "Softmax": "axis",
     "Split": "axis",
+    "SplitToSequence": "axis",
     "Squeeze": "axes",
     "TopK": "axis",
+    "Unique": "axis",
 }
 
 # Attributes that count axes of the result.
-AXIS_OF_OUTPUT: dict[str, str] = {"Unsqueeze": "axes"}
+AXIS_OF_OUTPUT: dict[str, str] = {"OneHot": "axis", "Unsqueeze": "axes"}
 
 # The order of these lists has no meaning.
-SETS_OF_AXES = frozenset({*_reductions(), "Squeeze", "Unsqueeze"})
+SETS_OF_AXES = frozenset({*_reductions(), "MeanVarianceNormalization", "Squeeze", "Unsqueeze"})
+
+# Below opset 13 these flatten all axes from theirs on into one, and their default was 1.
+FLATTENING_BELOW_13 = frozenset({"Hardmax", "LogSoftmax", "Softmax"})
 
 COMMUTATIVE = frozenset(
     {"Add", "And", "BitwiseAnd", "BitwiseOr", "Equal", "Max", "Mean", "Min", "Mul", "Or", "Sum", "Xor"}

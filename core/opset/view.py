@@ -14,7 +14,13 @@ import onnx
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.constants import Constants
-from onnx_rewrite.opset.forms import AXIS_OF_INPUT, AXIS_OF_OUTPUT, INPUT_FORMS, SETS_OF_AXES
+from onnx_rewrite.opset.forms import (
+    AXIS_OF_INPUT,
+    AXIS_OF_OUTPUT,
+    FLATTENING_BELOW_13,
+    PARAMETERS,
+    SETS_OF_AXES,
+)
 
 
 class _Sentinel:
@@ -52,6 +58,16 @@ def defaults(op_type: str, version: int) -> dict[str, Any]:
     return found
 
 
+@functools.lru_cache(maxsize=4096)
+def has_attribute(op_type: str, name: str, version: int) -> bool:
+    """Whether a standard operator has an attribute of this name at an opset."""
+    try:
+        schema = onnx.defs.get_schema(op_type, min(version, onnx.defs.onnx_opset_version()), "")
+    except onnx.defs.SchemaError:
+        return False
+    return name in schema.attributes
+
+
 def plain(value: Any) -> Any:
     """Attribute values in one form: lists as tuples, bytes as text."""
     if isinstance(value, bytes):
@@ -63,7 +79,7 @@ def plain(value: Any) -> Any:
 
 def operand_count(node: ir.Node, version: int) -> int:
     """How many of the node's inputs are data, and not parameters, at this opset."""
-    forms = INPUT_FORMS.get(node.op_type)
+    forms = PARAMETERS.get(node.op_type)
     count = len(node.inputs)
     if forms is None or not is_onnx(node.domain):
         return count
@@ -85,7 +101,7 @@ def operands(node: ir.Node, version: int) -> Sequence[ir.Value | None]:
 def raw_parameter(node: ir.Node, name: str, version: int, constants: Constants) -> Any:
     """The parameter as written (a Python value, tuples for lists), ABSENT, or UNKNOWN."""
     if is_onnx(node.domain):
-        forms = INPUT_FORMS.get(node.op_type)
+        forms = PARAMETERS.get(node.op_type)
         if forms is not None and name in forms and version >= forms[name].since:
             form = forms[name]
             value = node.inputs[form.position] if form.position < len(node.inputs) else None
@@ -94,6 +110,9 @@ def raw_parameter(node: ir.Node, name: str, version: int, constants: Constants) 
             if form.kind == "ints":
                 array = constants.array(value)
                 return UNKNOWN if array is None else tuple(int(i) for i in array.ravel())
+            if form.kind == "floats":
+                array = constants.array(value)
+                return UNKNOWN if array is None else tuple(float(i) for i in array.ravel())
             scalar = constants.scalar(value)
             return UNKNOWN if scalar is None else scalar
     attribute = node.attributes.get(name)
@@ -108,6 +127,7 @@ def read_parameter(node: ir.Node, name: str, version: int, constants: Constants)
     """The parameter by meaning: as `raw_parameter`, axes counted from the front where the rank is known.
 
     Axes of a reduction that are not given mean all of them (unless `noop_with_empty_axes`).
+    The axis of a Softmax below opset 13 has a meaning that no axis has today (UNKNOWN), unless it is the last.
     """
     value = raw_parameter(node, name, version, constants)
     if not is_onnx(node.domain) or value is UNKNOWN:
@@ -126,7 +146,10 @@ def read_parameter(node: ir.Node, name: str, version: int, constants: Constants)
         return UNKNOWN if rank is None else tuple(range(rank))
     if value is ABSENT:
         return value
-    return normalised(node.op_type, value, rank)
+    value = normalised(node.op_type, value, rank)
+    if version < 13 and node.op_type in FLATTENING_BELOW_13 and value != (-1 if rank is None else rank - 1):
+        return UNKNOWN
+    return value
 
 
 def normalised(op_type: str, value: Any, rank: int | None) -> Any:

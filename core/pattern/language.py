@@ -132,9 +132,9 @@ def as_pattern(operand: Operand) -> Pattern:
     """A number in the place of an operand stands for a constant of that value."""
     if isinstance(operand, Pattern):
         return operand
-    if isinstance(operand, (int, float)):
-        return const(operand)
-    raise TypeError(f"a pattern's operand is a pattern or a number, not {type(operand).__name__}")
+    if not isinstance(operand, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"a pattern's operand is a pattern or a number, not {type(operand).__name__}")
+    return const(operand)
 
 
 def const(value: float, *, tolerance: float = 1e-6) -> ConstantPattern:

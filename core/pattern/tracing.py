@@ -34,6 +34,8 @@ def trace(function: Callable[..., Any], source: str) -> Traced:
         if not isinstance(root, (Output, Either)) or any(not isinstance(leaf, Output) for leaf in leaves(root)):
             raise PatternError(f"{source}: every output of a pattern must be the result of an operator, not {root!r}")
         roots.append(root)
+    if len(set(map(id, roots))) < len(roots) or len({_end(root) for root in roots}) < len(roots):
+        raise PatternError(f"{source}: two outputs of the pattern are one and the same")
     used: set[str] = set()
     seen: set[int] = set()
     for root in roots:
@@ -46,6 +48,11 @@ def trace(function: Callable[..., Any], source: str) -> Traced:
     if unused:
         raise PatternError(f"{source}: the pattern never uses {', '.join(unused)}")
     return Traced(tuple(roots), frozenset(used), source)
+
+
+def _end(root: Output | Either) -> object:
+    """What tells one output from another: a node of the pattern and which of its outputs."""
+    return (id(root.apply), root.index) if isinstance(root, Output) else id(root)
 
 
 def leaves(pattern: Pattern) -> list[Pattern]:

@@ -16,10 +16,15 @@ from onnx_rewrite.rewriter.builder import Builder, check_outputs
 from onnx_rewrite.rewriter.cutout import CannotCut, cut_out, flowing_in, ordered
 from onnx_rewrite.rewriter.edit import Edit, commit
 from onnx_rewrite.rewriter.fingerprint import Fingerprints
+from onnx_rewrite.rewriter.inner_types import NodeTypes, give_types, inner_types
 from onnx_rewrite.rewriter.names import Names
+from onnx_rewrite.rewriter.placing import refuse_entangled, refuse_misplaced
 from onnx_rewrite.rewriter.rule import Rule
 from onnx_rewrite.rewriter.site import Judge, Seconds, Site
 from onnx_rewrite.verdict import Verification, not_verified
+
+# From this IR version on an initializer need not be an input too.
+IR_OF_FREE_INITIALIZERS = 4
 
 
 class NeedsOpset(Exception):
@@ -71,7 +76,7 @@ class Applier:
         finally:
             seconds.apply += perf_counter() - began
         began = perf_counter()
-        good = self._verified(match, builder, results, site, version)
+        good, types = self._verified(match, builder, results, site, version)
         seconds.verify += perf_counter() - began
         began = perf_counter()
         try:
@@ -81,21 +86,30 @@ class Applier:
             if version > match.version:
                 builder.discard()
                 raise NeedsOpset(version)
+            give_types(builder.nodes, types)
+            for node in builder.nodes:
+                match.scope.import_domain(node.domain)
+            if builder.initializers:
+                self._model.ir_version = max(self._model.ir_version, IR_OF_FREE_INITIALIZERS)
             return commit(match, builder, results, site.pass_name, self._names)
         finally:
             seconds.apply += perf_counter() - began
 
     def _build(self, rule: Rule, match: Match, builder: Builder) -> tuple[ir.Value, ...]:
+        if len(match.outputs) > 1:  # an edit since the match was found may have entangled it
+            refuse_entangled(match)
         token = recording.set(builder)
         try:
-            return check_outputs(rule.replace(match), len(match.outputs))
+            results = check_outputs(rule.replace(match), len(match.outputs))
         finally:
             recording.reset(token)
+        refuse_misplaced(match, builder.nodes, results)
+        return results
 
     def _verified(
         self, match: Match, builder: Builder, results: tuple[ir.Value, ...], site: Site, version: int
-    ) -> bool:
-        """Whether the replacement may be committed; says in `site` what was found."""
+    ) -> tuple[bool, NodeTypes]:
+        """Whether the replacement may be committed, and its types; says in `site` what was found."""
         old = ordered(match.nodes)
         key = self._fingerprints.key(old, match.outputs, builder.nodes, results, (match.version, version))
         found = None if key is None else self._found.get(key)
@@ -111,37 +125,41 @@ class Applier:
             site.status = "rolled_back"
             site.reason = found.verification.reason or f"the outputs are {verdict}"
         else:
-            return True
+            return True, found.types
         site.before, site.after = found.models or (None, None)
-        return False
+        return False, ()
 
     def _examined(
         self, match: Match, old: list[ir.Node], builder: Builder, results: tuple[ir.Value, ...], version: int
     ) -> _Found:
         """Cuts the site out, has the checker look at the replacement, and the judge compare the two."""
+        new = [*_kept(old, builder.nodes, results), *builder.nodes]
         try:
-            before, after = self._models(match, old, builder, results, version)
+            before, after = self._models(match, old, new, results, version)
         except CannotCut as reason:
             return _Found(not_verified(str(reason)))
         unsound = _unsound(after)
         if unsound is not None:
             return _Found(not_verified("it was not run"), unsound, (before, after))
+        types = inner_types(after, new, results)[len(new) - len(builder.nodes) :]
         if self._judge is None:
-            return _Found(not_verified("verification is off"))
+            return _Found(not_verified("verification is off"), types=types)
         verification = self._judge(before, after)
-        return _Found(verification, None, None if verification.equivalent else (before, after))
+        return _Found(verification, None, None if verification.equivalent else (before, after), types)
 
     def _models(
-        self, match: Match, old: list[ir.Node], builder: Builder, results: tuple[ir.Value, ...], version: int
+        self, match: Match, old: list[ir.Node], new: list[ir.Node], results: tuple[ir.Value, ...], version: int
     ) -> tuple[onnx.ModelProto, onnx.ModelProto]:
         scope, constants = match.scope, match.scope.constants
-        inputs = list(dict.fromkeys([*flowing_in(old, constants), *flowing_in(builder.nodes, constants)]))
+        if version > scope.version and any(node.graph is not None for node in new):
+            raise CannotCut(f"nodes of opset {scope.version} stay beside new ones of opset {version}")
+        inputs = list(dict.fromkeys([*flowing_in(old, constants), *flowing_in(new, constants)]))
         functions = self._model.functions.values()
         before = cut_out(old, match.outputs, inputs, scope, scope.opsets, functions)
         raised = {**scope.opsets, "": version}
-        for node in builder.nodes:
+        for node in new:
             raised.setdefault(node.domain, 1)
-        after = cut_out(builder.nodes, results, inputs, scope, raised, functions, declared=match.outputs)
+        after = cut_out(new, results, inputs, scope, raised, functions, declared=match.outputs)
         return before, after
 
 
@@ -152,6 +170,19 @@ class _Found:
     verification: Verification
     unsound: str | None = None
     models: tuple[onnx.ModelProto, onnx.ModelProto] | None = None
+    types: NodeTypes = ()
+
+
+def _kept(old: list[ir.Node], new: list[ir.Node], results: tuple[ir.Value, ...]) -> list[ir.Node]:
+    """The matched nodes whose values the replacement goes on using."""
+    inside, needed = set(old), set[ir.Node]()
+    waiting = [*results, *(v for node in new for v in node.inputs if v is not None)]
+    while waiting:
+        node = waiting.pop().producer()
+        if node is not None and node in inside and node not in needed:
+            needed.add(node)
+            waiting += [v for v in node.inputs if v is not None]
+    return [node for node in old if node in needed]
 
 
 def _unsound(model: onnx.ModelProto) -> str | None:

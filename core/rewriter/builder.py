@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.dtypes import numpy_dtype
 from onnx_rewrite.match import Constant, Refused
-from onnx_rewrite.opset.forms import PARAMETERS
+from onnx_rewrite.model.nodes import INFERRED_KEY
+from onnx_rewrite.opset.forms import PARAMETERS, InputForm
 from onnx_rewrite.opset.view import is_onnx
 
-Attribute = Any
+# The dtypes of parameters that are inputs; bounds and the like have the first operand's.
+_DTYPES: dict[str, Any] = {"ints": np.int64, "int": np.int64, "bool": np.bool_, "floats": np.float32}
 
 
 class Builder:
@@ -46,34 +50,52 @@ class Builder:
         """
         dtype = next((_dtype(i) for i in inputs if _dtype(i) is not None), None)
         values = [self._operand(i, dtype) for i in inputs]
-        attributes: list[ir.Attr] = []
+        attributes = self._parameters(values, self._input_forms(op_type, domain), params, dtype)
+        return self._node(op_type, domain, values, attributes, outputs)
+
+    def like(self, node: ir.Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> ir.Value | tuple[ir.Value, ...]:
+        """A node with the operator and the parameters of `node`, attributes or inputs, on other operands."""
+        dtype = next((_dtype(i) for i in inputs if _dtype(i) is not None), None)
+        values = [self._operand(i, dtype) for i in inputs]
+        kept = [attribute for name, attribute in node.attributes.items() if name not in params]
+        forms = self._input_forms(node.op_type, node.domain)
+        given = {
+            name: node.inputs[form.position]
+            for name, form in forms.items()
+            if name not in params and form.position < len(node.inputs)
+        }
+        attributes = self._parameters(values, forms, {**given, **params}, dtype)
+        return self._node(node.op_type, node.domain, values, [*kept, *attributes], 1, node.overload)
+
+    def _input_forms(self, op_type: str, domain: str) -> dict[str, InputForm]:
+        """The parameters that are inputs at this opset."""
         forms = PARAMETERS.get(op_type, {}) if is_onnx(domain) else {}
+        return {name: form for name, form in forms.items() if self.version >= form.since}
+
+    def _parameters(
+        self,
+        values: list[ir.Value | None],
+        forms: Mapping[str, InputForm],
+        params: Mapping[str, Any],
+        dtype: ir.DataType | None,
+    ) -> list[ir.Attr]:
+        """Puts those parameters that are inputs among `values`, and returns the others as attributes."""
+        attributes: list[ir.Attr] = []
         for name, param in params.items():
             if param is None:
                 continue
             form = forms.get(name)
-            if form is None or self.version < form.since:
+            if form is None:
                 attributes.append(_attribute(name, param))
                 continue
             values += [None] * (form.position + 1 - len(values))
-            if form.kind == "ints":
-                param = np.asarray(param, np.int64)
-            elif form.kind == "int":  # such as the k of TopK: a vector of one element
-                param = np.asarray(param, np.int64).reshape(1)
-            elif form.kind == "bool":
-                param = np.asarray(param, np.bool_)
-            elif form.kind == "floats":
-                param = np.asarray(param, np.float32)
+            kind = _DTYPES.get(form.kind)
+            if kind is not None and not isinstance(param, (ir.Value, Constant)):
+                param = np.asarray(param, kind)
+                if form.kind == "int":  # such as the k of TopK: a vector of one element
+                    param = param.reshape(1)
             values[form.position] = self._operand(param, dtype)
-        return self._node(op_type, domain, values, attributes, outputs)
-
-    def like(self, node: ir.Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> ir.Value | tuple[ir.Value, ...]:
-        """A node with the operator and the attributes of `node`, on other operands."""
-        dtype = next((_dtype(i) for i in inputs if _dtype(i) is not None), None)
-        values = [self._operand(i, dtype) for i in inputs]
-        attributes = [a for name, a in node.attributes.items() if name not in params]
-        attributes += [_attribute(name, value) for name, value in params.items() if value is not None]
-        return self._node(node.op_type, node.domain, values, attributes, 1, node.overload)
+        return attributes
 
     def _node(
         self,
@@ -88,6 +110,9 @@ class Builder:
             values.pop()
         node = ir.Node(domain, op_type, values, attributes, overload=overload, num_outputs=outputs)
         self.nodes.append(node)
+        for value, dtype in zip(node.outputs, _result_dtypes(node, self.version), strict=False):
+            if dtype is not None:
+                value.type, value.meta[INFERRED_KEY] = ir.TensorType(dtype), True
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
     def _operand(self, operand: Any, dtype: ir.DataType | None) -> ir.Value | None:
@@ -97,6 +122,8 @@ class Builder:
             return operand.value
         if isinstance(operand, (bool, int, float)):
             target = None if dtype is None else numpy_dtype(dtype)
+            if target is None:
+                raise Refused(f"the dtype that {operand} should have is not known")
             operand = np.asarray(operand, target)
         if not isinstance(operand, (np.ndarray, np.generic)):
             raise TypeError(f"an operand is a value, a captured constant, an array or a number, not {operand!r}")
@@ -118,6 +145,30 @@ class Builder:
 
 def _dtype(operand: Any) -> ir.DataType | None:
     return operand.dtype if isinstance(operand, (ir.Value, Constant)) else None
+
+
+def _result_dtypes(node: ir.Node, version: int) -> list[ir.DataType | None]:
+    """The outputs' dtypes where an operator's schema ties them to an operand's, so that the next node's numbers know
+    theirs; everything else is inferred once the replacement stands.
+    """
+    target = node.attributes.get("to")
+    if node.op_type == "Cast" and target is not None:
+        return [ir.DataType(target.as_int())]
+    return [
+        None if place is None or place >= len(node.inputs) else _dtype(node.inputs[place])
+        for place in (_tied(node.op_type, version) if is_onnx(node.domain) else ())
+    ]
+
+
+@functools.lru_cache(maxsize=1024)
+def _tied(op_type: str, version: int) -> tuple[int | None, ...]:
+    """For each output of a standard operator, the input of the same type variable, or None."""
+    try:
+        schema = onnx.defs.get_schema(op_type, min(version, onnx.defs.onnx_opset_version()), "")
+    except onnx.defs.SchemaError:
+        return ()
+    variables = [parameter.type_str for parameter in schema.inputs]
+    return tuple(variables.index(o.type_str) if o.type_str in variables else None for o in schema.outputs)
 
 
 def _attribute(name: str, value: Any) -> ir.Attr:

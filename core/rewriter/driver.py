@@ -16,19 +16,18 @@ import onnx_ir as ir
 from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.analysis.types import complete_types
 from onnx_rewrite.analysis.vague import is_vague
-from onnx_rewrite.errors import OnnxRewriteError
 from onnx_rewrite.match import Match, Matcher, Refused, Scope, blocked, key_of
 from onnx_rewrite.rewriter.apply import Applier, NeedsOpset
+from onnx_rewrite.rewriter.circles import Circles
 from onnx_rewrite.rewriter.edit import Edit, has_body, node_label
 from onnx_rewrite.rewriter.listing import Selection
-from onnx_rewrite.rewriter.names import Names, all_graphs
+from onnx_rewrite.rewriter.names import Names
+from onnx_rewrite.rewriter.placing import refuse_entangled
 from onnx_rewrite.rewriter.raising import CannotRaise, Raised, raise_opset
 from onnx_rewrite.rewriter.rule import Rule
+from onnx_rewrite.rewriter.scopes import find_scopes
 from onnx_rewrite.rewriter.site import Judge, Seconds, Site
 from onnx_rewrite.rewriter.worklist import Worklist
-
-# A value that is rewritten this often is being rewritten in circles.
-MAX_REWRITES_OF_ONE_VALUE = 30
 
 
 class RulePass(Protocol):
@@ -42,12 +41,6 @@ class RulePass(Protocol):
     def rules(self) -> Sequence[Rule]:
         """The rules, the most wanted first."""
         ...
-
-
-class CircularRewriteError(OnnxRewriteError):
-    """Two passes, or one, undo each other for ever."""
-
-    exit_code = 1
 
 
 class Driver:
@@ -106,7 +99,7 @@ class Driver:
         self._counters = {p.name: 0 for p in passes}
         self._cannot_raise: dict[int, str] = {}
         self._left: dict[str, set[ir.Node]] = {p.name: set() for p in passes}  # nodes of sites that were not applied
-        self._rewrites: dict[str, list[str]] = {}
+        self._circles = Circles()
 
     def run(self) -> None:
         """Runs all passes to a common fixed point.
@@ -128,14 +121,17 @@ class Driver:
         while any(fresh) or any(pending):
             for index in range(len(self.passes)):
                 while fresh[index] or pending[index]:
-                    region = (
-                        None if fresh[index] else pending[index].take(max(m.depth for _, m in self._compiled[index]))
-                    )
+                    region = None if fresh[index] else self._region(index, pending[index])
                     fresh[index] = False
                     for edit in self._wave(index, region):
                         for worklist in pending:
                             worklist.note(edit)
         self._report_refused()
+
+    def _region(self, index: int, pending: Worklist) -> set[ir.Node]:
+        """The nodes at which a pass's patterns may match otherwise than before."""
+        matchers = [matcher for _, matcher in self._compiled[index]]
+        return pending.take(max(m.depth for m in matchers), beside=any(m.outputs > 1 for m in matchers))
 
     # -- one pass, once over the model or a part of it
 
@@ -157,7 +153,6 @@ class Driver:
                 if any(has_body(n) for n in (*edit.added, *edit.removed)):
                     self._scopes = None
                 replaced.update(edit.replaced)
-                self._watch(name, edit)
         return edits
 
     def _raised_for(self, name: str, planned: list[tuple[Rule, Match]]) -> bool:
@@ -191,21 +186,10 @@ class Driver:
         """Disjoint matches of the pass's rules, in the order of the graph."""
         collected: list[tuple[Rule, Match]] = []
         if self._scopes is None:
-            self._scopes = self._find_scopes()
+            self._scopes = find_scopes(self.model, self._constants, self._target)
         for scope in self._scopes:
             collected += self._collect_in(index, scope, region)
         return collected
-
-    def _find_scopes(self) -> list[Scope]:
-        functions = {f.graph: f for f in self.model.functions.values()}
-        imports: dict[str, int] = self.model.graph.opset_imports
-        scopes: list[Scope] = []
-        for graph in all_graphs(self.model):
-            if graph in functions:
-                imports = functions[graph].opset_imports
-            if len(graph):
-                scopes.append(Scope(graph, _standard(imports), self._constants, self._target, graph in functions))
-        return scopes
 
     def _collect_in(self, index: int, scope: Scope, region: set[ir.Node] | None) -> list[tuple[Rule, Match]]:
         name = self.passes[index].name
@@ -244,7 +228,9 @@ class Driver:
             if rule.interior == "refuse":
                 obstacle = blocked(match.nodes, match.outputs, self._constants)
                 if obstacle is not None:
-                    raise Refused(str(obstacle), obstacle.value)
+                    raise Refused(str(obstacle), obstacle.value, consumer=obstacle.consumer)
+            if len(match.outputs) > 1:
+                refuse_entangled(match)
             if self._kept:
                 self._refuse_kept(match)
             rule.check(match)
@@ -282,7 +268,9 @@ class Driver:
             return None
         edit = self._applier.apply(rule, match, site, self.seconds[name])
         site.number = self._edits
-        self._edits += edit is not None
+        if edit is not None:
+            self._edits += 1
+            self._circles.note(site, edit)
         self._settle(name, match, site)
         return edit
 
@@ -338,23 +326,6 @@ class Driver:
             site.id = f"{name}[{self._counters[name]}]"
             self._counters[name] += 1
             self.sites[name].append(site)
-
-    def _watch(self, name: str, edit: Edit) -> None:
-        for value in edit.replaced.values():
-            history = self._rewrites.setdefault(value.name or "", [])
-            history.append(name)
-            if len(history) > MAX_REWRITES_OF_ONE_VALUE:
-                pair = sorted(set(history[-4:]))
-                raise CircularRewriteError(
-                    f"the passes {' and '.join(pair)} rewrite value '{value.name}' in circles: "
-                    f"the last edits there were by {history[-2]} and {history[-1]}",
-                    hint=f"run them apart: --passes {pair[0]}",
-                )
-
-
-def _standard(imports: dict[str, int]) -> dict[str, int]:
-    """Opset versions with the standard domain under its short name."""
-    return {"" if domain == "ai.onnx" else domain: version for domain, version in imports.items()}
 
 
 def _flowing(match: Match) -> list[str]:

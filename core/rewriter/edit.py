@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_rewrite.analysis.order import noted_order
 from onnx_rewrite.analysis.uses import is_used
 from onnx_rewrite.match import Match
 from onnx_rewrite.rewriter.builder import Builder, merged_metadata
+from onnx_rewrite.rewriter.cutout import ordered
 from onnx_rewrite.rewriter.names import Names
+from onnx_rewrite.rewriter.placing import insert, last_node
 
 PASS_KEY = "onnx_rewrite.pass"
 SOURCES_KEY = "onnx_rewrite.sources"
@@ -25,7 +28,7 @@ class Edit:
         added: New nodes.
         removed: Nodes that went away, dead constants before them included.
         replaced: Old outputs and the values that took their places and names.
-        touched: Nodes that stayed, but whose outputs have fewer uses than before.
+        touched: Nodes that stayed, but whose outputs have fewer uses than before, or that read other values.
     """
 
     added: tuple[ir.Node, ...]
@@ -47,15 +50,11 @@ def commit(match: Match, builder: Builder, results: Sequence[ir.Value], pass_nam
     """
     graph = match.scope.graph
     nodes = match.nodes
-    place = match.anchor
-    metadata = merged_metadata(list(nodes))
+    place = last_node(match)
+    metadata = merged_metadata(ordered(nodes))
     sources = ", ".join(node_label(n) for n in nodes)
     base = node_label(place)
     names.release_node(place.name)
-    for node in builder.nodes:
-        node.metadata_props.update(metadata)
-        node.metadata_props[PASS_KEY] = pass_name
-        node.metadata_props[SOURCES_KEY] = sources
     added = list(builder.nodes)
     for number, value in enumerate(builder.initializers):
         value.name = names.value(f"{base}_{pass_name}_{number}" if base else f"{pass_name}_{number}")
@@ -66,13 +65,16 @@ def commit(match: Match, builder: Builder, results: Sequence[ir.Value], pass_nam
     produced = {v for node in added for v in node.outputs}
     replaced: dict[ir.Value, ir.Value] = {}
     for old, new in zip(match.outputs, results, strict=True):
-        if new not in produced and (old.is_graph_output() or new in replaced.values()):
-            identity = ir.Node("", "Identity", [new], num_outputs=1, metadata_props={PASS_KEY: pass_name})
+        if new in replaced.values() or (new not in produced and old.is_graph_output()):
+            identity = ir.Node("", "Identity", [new], num_outputs=1)
             added.append(identity)
             new = identity.outputs[0]
             produced.add(new)
         replaced[old] = new
     for node in added:
+        node.metadata_props.update(metadata)
+        node.metadata_props[PASS_KEY] = pass_name
+        node.metadata_props[SOURCES_KEY] = sources
         kept = any(v in replaced.values() for v in node.outputs)
         node.name = names.node(base if kept and base else f"{base}_{node.op_type}")
         for value in node.outputs:
@@ -81,13 +83,18 @@ def commit(match: Match, builder: Builder, results: Sequence[ir.Value], pass_nam
     for old, new in replaced.items():
         if new in produced:
             _take_over(old, new)
-    graph.insert_before(place, added)
+    moved = insert(match, added)
     for old, new in replaced.items():
+        if new not in produced:  # whoever read the old value reads one with a past of its own now
+            moved += [use.node for use in old.uses()]
         old.replace_all_uses_with(new, replace_graph_outputs=True)
     removed, touched = _remove_dead(nodes)
     for node in removed:
         names.release_node(node.name)
-    return Edit(tuple(added), tuple(removed), replaced, tuple(touched))
+    order = noted_order(graph)
+    if order is not None:
+        order.removed(removed)
+    return Edit(tuple(added), tuple(removed), replaced, (*touched, *dict.fromkeys(moved)))
 
 
 def _as_constant_node(value: ir.Value) -> ir.Node:

@@ -23,20 +23,55 @@ class Worklist:
         for node in (*edit.added, *edit.touched):
             self._seeds[node] = None
 
-    def take(self, depth: int) -> set[ir.Node]:
+    def take(self, depth: int, *, beside: bool = False) -> set[ir.Node]:
         """The nodes whose matches may have changed, and forgets them.
 
         Args:
-            depth: How many nodes a pattern is deep. A match changes only if a node of it changes, so the anchors
-                concerned lie at most this many nodes after a changed one.
+            depth: How many nodes a pattern is deep, Identities aside. A match changes only if a node of it changes,
+                so the anchors concerned lie at most this many nodes after a changed one.
+            beside: Whether a pattern has several outputs: its anchor may lie after anything that lies before a
+                changed node.
         """
         found = {node for node in self._seeds if node.graph is not None}
         self._seeds.clear()
+        if beside:
+            found |= _readers(_before(found, depth))
         level: Iterable[ir.Node] = list(found)
         for _ in range(depth):
-            further = {use.node for node in level for value in node.outputs for use in value.uses()} - found
+            further = _readers(value for node in level for value in node.outputs) - found
             if not further:
                 break
             found |= further
             level = further
         return found
+
+
+def _readers(values: Iterable[ir.Value]) -> set[ir.Node]:
+    """The nodes that read any of `values`, be it through Identities."""
+    found: set[ir.Node] = set()
+    waiting = list(values)
+    while waiting:
+        for use in waiting.pop().uses():
+            if use.node not in found:
+                found.add(use.node)
+                if use.node.op_type == "Identity":
+                    waiting += use.node.outputs
+    return found
+
+
+def _before(nodes: Iterable[ir.Node], depth: int) -> set[ir.Value]:
+    """The values at most `depth` nodes before any of `nodes`, Identities aside."""
+    found: set[ir.Value] = set()
+    level = [v for node in nodes for v in node.inputs if v is not None]
+    for _ in range(depth):
+        further: list[ir.Value] = []
+        for value in level:
+            if value in found:
+                continue
+            found.add(value)
+            producer = value.producer()
+            if producer is not None:
+                inputs = [v for v in producer.inputs if v is not None]
+                (level if producer.op_type == "Identity" else further).extend(inputs)
+        level = further
+    return found

@@ -1,0 +1,215 @@
+"""Why a pass did not fire: near misses, the closest first, each with the first thing that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from onnx_rewrite.analysis.constants import Constants
+from onnx_rewrite.analysis.types import complete_types
+from onnx_rewrite.match import Failure, Match, Matcher, Refused, Scope, blocked, key_of
+from onnx_rewrite.rewriter.edit import node_label
+from onnx_rewrite.rewriter.placing import refuse_entangled
+from onnx_rewrite.rewriter.rule import Rule
+from onnx_rewrite.rewriter.scopes import find_scopes
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """A place where a part of a pattern stands.
+
+    Attributes:
+        rule: Which of the pass's rules.
+        anchor: The node at which the pattern was tried.
+        nodes: Names of the nodes that matched, the anchor first.
+        wanted: How many nodes the pattern has at least.
+        where: Name of the node or value at which it failed.
+        operator: The operator of that node, or of the node that produces that value; None for an input or a constant.
+        attribute: The parameter that is not as it should be, or None.
+        consumer: The node outside the match that needs an interior value, or None.
+        reason: What failed, in words.
+        hint: What would help, or None.
+    """
+
+    rule: str
+    anchor: str
+    nodes: tuple[str, ...]
+    wanted: int
+    where: str
+    operator: str | None
+    attribute: str | None
+    consumer: str | None
+    reason: str
+    hint: str | None
+
+    @property
+    def share(self) -> float:
+        """How much of the pattern matched, between 0 and 1."""
+        return min(1.0, len(self.nodes) / max(1, self.wanted))
+
+
+@dataclass
+class Explanation:
+    """What a pass finds in a model, and what it nearly finds.
+
+    Attributes:
+        pass_name: The pass.
+        found: Names of the nodes of each site that would be tried, the anchor first.
+        near: Near misses, the closest first; one per place.
+        absent: Operators that the pattern needs and the model does not have, where nothing could be tried.
+    """
+
+    pass_name: str
+    found: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
+    near: list[NearMiss] = field(default_factory=list[NearMiss])
+    absent: list[str] = field(default_factory=list[str])
+
+
+def explain_pass(
+    model: ir.Model, name: str, rules: Sequence[Rule], *, node: str | None = None, target: str = "onnx"
+) -> Explanation:
+    """Tries a pass everywhere, or around one node, and says what happened; nothing is changed.
+
+    Args:
+        model: The model; types that it does not state are inferred.
+        name: The pass's name.
+        rules: Its rules.
+        node: Name of a node (or of its output): only attempts that looked at it are told.
+        target: For whom the model would be rewritten.
+    """
+    complete_types(model)
+    scopes = find_scopes(model, Constants(), target)
+    explanation = Explanation(name)
+    misses: list[tuple[NearMiss, frozenset[ir.Node]]] = []
+    taken: set[ir.Node] = set()
+    absent: set[str] = set()
+    tried = False
+    for scope in scopes:
+        nodes = list(scope.graph)
+        present = {key_of(n) for n in nodes}
+        for rule in rules:
+            matcher = rule.compile()
+            missing = sorted(op for _, op in matcher.required - present)
+            if missing and node is None:
+                absent.update(missing)
+                continue
+            for anchor in reversed(nodes):
+                if key_of(anchor) not in matcher.anchors or anchor in taken:
+                    continue
+                tried = True
+                attempt = _Attempt(rule, matcher, scope, anchor)
+                if attempt.found is not None:
+                    taken.update(attempt.found.nodes)
+                    if node is None or _is_about(node, attempt.found.nodes):
+                        explanation.found.append(tuple(node_label(n) for n in attempt.found.nodes))
+                elif attempt.miss is not None and (node is None or attempt.looked_at(node)):
+                    misses.append((attempt.miss, frozenset(attempt.matched)))
+    explanation.found.reverse()
+    explanation.near = list(_closest(misses, taken, everything=node is not None))
+    if not tried:
+        explanation.absent = sorted(absent)
+    return explanation
+
+
+class _Attempt:
+    """One anchor under one rule."""
+
+    def __init__(self, rule: Rule, matcher: Matcher, scope: Scope, anchor: ir.Node) -> None:
+        self._rule, self._matcher, self._scope, self._anchor = rule, matcher, scope, anchor
+        self.found: Match | None = None
+        self.miss: NearMiss | None = None
+        self.matched: tuple[ir.Node, ...] = ()
+        self._journal: list[Failure] = []
+        self._refusal: tuple[Match, Refused] | None = None
+        matcher.match(scope, anchor, self._accept, self._journal)
+        if self.found is None:
+            self._conclude()
+
+    def _accept(self, match: Match) -> bool:
+        try:
+            if self._rule.interior == "refuse":
+                obstacle = blocked(match.nodes, match.outputs, self._scope.constants)
+                if obstacle is not None:
+                    raise Refused(str(obstacle), obstacle.value, consumer=obstacle.consumer)
+            if len(match.outputs) > 1:
+                refuse_entangled(match)
+            self._rule.check(match)
+        except Refused as refusal:
+            # The first is the largest: alternatives are tried in the order of preference.
+            self._refusal = self._refusal or (match, refusal)
+            return False
+        self.found = match
+        return True
+
+    def _conclude(self) -> None:
+        if self._refusal is not None:
+            match, refusal = self._refusal
+            self.matched = match.nodes
+            failure = Failure(
+                len(match.nodes), refusal.blame, refusal.reason, refusal.attribute, refusal.consumer, match.nodes
+            )
+        elif self._journal:
+            failure = max(self._journal, key=lambda f: f.depth)  # the first of the deepest
+            self.matched = failure.nodes
+        else:
+            return
+        if not self.matched:
+            return
+        where = failure.where
+        producer = where if isinstance(where, ir.Node) else None if where is None else where.producer()
+        self.miss = NearMiss(
+            rule=type(self._rule).__name__,
+            anchor=node_label(self._anchor),
+            nodes=tuple(node_label(n) for n in self.matched),
+            wanted=self._matcher.least,
+            where=_name(where) if where is not None else node_label(self._anchor),
+            operator=None if producer is None else producer.op_type,
+            attribute=failure.attribute,
+            consumer=None if failure.consumer is None else node_label(failure.consumer),
+            reason=failure.reason,
+            hint=hint_for(failure, self._scope),
+        )
+
+    def looked_at(self, name: str) -> bool:
+        """Whether the attempt came as far as the named node."""
+        seen = [*self.matched, *(f.where for f in self._journal if isinstance(f.where, ir.Node))]
+        return _is_about(name, seen)
+
+
+def hint_for(failure: Failure, scope: Scope) -> str | None:
+    """What a user could do about a failure, where that can be told."""
+    value = failure.where if isinstance(failure.where, ir.Value) else None
+    if failure.consumer is not None:
+        return f"{failure.consumer.op_type} '{node_label(failure.consumer)}' would have to go, or take another value"
+    if value is not None and value.is_graph_input() and value.const_value is not None:
+        return (
+            f"'{value.name}' is an initializer and a graph input, so that callers may override it; "
+            "export without keep_initializers_as_inputs"
+        )
+    if value is not None and value.producer() is None and value.is_graph_input() and "constant" in failure.reason:
+        return f"'{value.name}' is fed by the caller; a weight in its place would have to be an initializer"
+    if "not known" in failure.reason:
+        return "give the inputs fixed shapes when exporting, or run onnx's shape inference"
+    return None
+
+
+def _closest(
+    misses: list[tuple[NearMiss, frozenset[ir.Node]]], taken: set[ir.Node], *, everything: bool
+) -> Iterator[NearMiss]:
+    """The closest misses first; of those that overlap the closest, and none inside a site that is found."""
+    told: set[ir.Node] = set()
+    for miss, nodes in sorted(misses, key=lambda m: (-m[0].share, -len(m[0].nodes))):
+        if not everything and (len(nodes) < 2 or nodes & told or nodes & taken):
+            continue
+        told |= nodes
+        yield miss
+
+
+def _is_about(name: str, nodes: Sequence[ir.Node]) -> bool:
+    return any(name == n.name or any(name == v.name for v in n.outputs) for n in nodes)
+
+
+def _name(thing: ir.Node | ir.Value) -> str:
+    return node_label(thing) if isinstance(thing, ir.Node) else thing.name or ""
