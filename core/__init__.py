@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnx_rewrite.errors import ModelError, NotEquivalentError, OnnxRewriteError, UsageError
     from onnx_rewrite.match import Constant, Match, Refused
     from onnx_rewrite.pattern import const, constant, either, maybe, op, optional, scalar
-    from onnx_rewrite.pipeline import Difference, Extracted, Result, bench, check, diff, extract, inspect
+    from onnx_rewrite.pipeline import Difference, Extracted, Result, bench, check, diff, explain, extract, inspect
     from onnx_rewrite.pipeline import run as rewrite
     from onnx_rewrite.registry import Pass, RuleSet, register
     from onnx_rewrite.verdict import Verification
@@ -36,6 +36,7 @@ _HOMES = {
         "bench",
         "check",
         "diff",
+        "explain",
         "extract",
         "inspect",
     ),
@@ -65,6 +66,7 @@ __all__ = [
     "constant",
     "diff",
     "either",
+    "explain",
     "extract",
     "inspect",
     "maybe",

@@ -267,14 +267,14 @@ def normalized_axis(m: Match) -> int:
     """
     axes: tuple[int, ...] = m.axes
     rank = m.rank(m.x)
-    spelt = ", ".join(map(str, axes))
+    spelt = f"ax{'is' if len(axes) == 1 else 'es'} {', '.join(map(str, axes))}"
     if not axes:
         raise Refused("the mean is taken over no axis", m.x)
     if rank is None and axes[-1] >= 0:
-        raise Refused(f"the mean is taken over axes {spelt} of a value of unknown rank", m.x)
+        raise Refused(f"the mean is taken over {spelt} of a value of unknown rank", m.x)
     end = 0 if rank is None else rank
     if axes != tuple(range(end - len(axes), end)):
-        raise Refused(f"the mean is taken over axes {spelt}; LayerNormalization needs the last ones", m.x)
+        raise Refused(f"the mean is taken over {spelt}; LayerNormalization needs the last ones", m.x)
     return -len(axes)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from onnx_rewrite.cli import EXIT_USAGE, STDIO_TOKEN, drop_output, fail
-from onnx_rewrite.cli.commands import bench, check, demo, diff, extract, inspect, passes, rewrite
+from onnx_rewrite.cli.commands import bench, check, demo, diff, explain, extract, inspect, passes, rewrite
 from onnx_rewrite.errors import OnnxRewriteError
 
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -21,6 +21,7 @@ EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 COMMANDS: dict[str, Callable[..., int]] = {
     "passes": passes.passes,
     "inspect": inspect.inspect,
+    "explain": explain.explain,
     "extract": extract.extract,
     "check": check.check,
     "diff": diff.diff,

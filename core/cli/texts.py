@@ -19,6 +19,7 @@ Usage: rewrite MODEL [options]
 Commands:
   passes [NAME]          lists the passes, or describes one with its options
   inspect MODEL          what a model is made of, and what every pass would find
+  explain MODEL PASS     why a pass does not fire where it nearly would
   extract MODEL          a part of a model as a model of its own
   check A B              judges whether two models compute the same
   diff A B               what changed between two models
@@ -123,6 +124,29 @@ Arguments:
 Examples:
   rewrite inspect model.onnx
   rewrite inspect model.onnx --passes ln --json
+"""
+
+EXPLAIN = """\
+Tells where a pass would fire and where it nearly would: how much of its
+pattern stands there, the first thing that failed, and what would help. The
+closest come first. Nothing is changed.
+
+Usage: rewrite explain MODEL PASS [--node N] [--json]
+
+Arguments:
+  MODEL                  .onnx, .onnxtxt, .textproto, .json; - is standard input
+  PASS                   one pass, with options as in --passes
+
+  --node N               only attempts that came as far as this node; a value
+                         stands for the node that gives it
+  --target TARGET        for whom the model would be rewritten (default: onnx)
+  --all                  shows all near misses, not only the twelve closest
+  --json                 prints JSON: found, near, absent
+  -h, --help             this text
+
+Examples:
+  rewrite explain model.onnx ln
+  rewrite explain model.onnx ln --node /encoder/norm/ReduceMean_1
 """
 
 EXTRACT = """\
@@ -253,6 +277,7 @@ BY_COMMAND = {
     "": REWRITE,
     "passes": PASSES,
     "inspect": INSPECT,
+    "explain": EXPLAIN,
     "extract": EXTRACT,
     "check": CHECK,
     "diff": DIFF,

@@ -101,17 +101,24 @@ def _one(state: State, node: ir.Node, name: str, pattern: Any, added: list[str])
             state.bound[pattern.name] = value
             added.append(pattern.name)
             return True
-        return same_parameter(bound, value) or state.fail(
-            node, lambda: f"{name} of {_name(node)} is {value}; the pattern needs {bound}", name
-        )
+        return same_parameter(bound, value) or _differs(state, node, name, value, bound)
     wanted = plain(pattern)
     if value is ABSENT:
         if wanted is None or _means_absent(state, node, name, wanted):
             return True
         return state.fail(node, lambda: f"{_name(node)} has no {name}; the pattern needs {wanted}", name)
-    return same_parameter(value, wanted) or state.fail(
-        node, lambda: f"{name} of {_name(node)} is {value}; the pattern needs {wanted}", name
+    return same_parameter(value, wanted) or _differs(state, node, name, value, wanted)
+
+
+def _differs(state: State, node: ir.Node, name: str, value: Any, wanted: Any) -> bool:
+    verb = "are" if isinstance(value, tuple) else "is"
+    return state.fail(
+        node, lambda: f"{name} of {_name(node)} {verb} {_said(value)}; the pattern needs {_said(wanted)}", name
     )
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 def same_parameter(a: Any, b: Any) -> bool:

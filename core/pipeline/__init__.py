@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx_rewrite.pipeline.checking import check
 from onnx_rewrite.pipeline.comparing import Difference, diff
+from onnx_rewrite.pipeline.explaining import explain
 from onnx_rewrite.pipeline.extracting import Extracted, extract
 from onnx_rewrite.pipeline.inspecting import Inspection, ValueInfo, inspect
 from onnx_rewrite.pipeline.measuring import bench, measure
@@ -20,6 +21,7 @@ __all__ = [
     "bench",
     "check",
     "diff",
+    "explain",
     "extract",
     "inspect",
     "measure",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -15,6 +15,15 @@ from onnx_rewrite.rewriter.placing import refuse_entangled
 from onnx_rewrite.rewriter.rule import Rule
 from onnx_rewrite.rewriter.scopes import find_scopes
 
+# Below this share of the pattern a miss says nothing about it; if there are no others, a few of these are told.
+LEAST_SHARE = 0.4
+FEW = 3
+
+# One node of these stands everywhere.
+EVERYDAY = frozenset(
+    {"Add", "Cast", "Concat", "Conv", "Div", "Gemm", "MatMul", "Mul", "Relu", "Reshape", "Sub", "Transpose"}
+)
+
 
 @dataclass(frozen=True)
 class NearMiss:
@@ -25,24 +34,28 @@ class NearMiss:
         anchor: The node at which the pattern was tried.
         nodes: Names of the nodes that matched, the anchor first.
         wanted: How many nodes the pattern has at least.
-        where: Name of the node or value at which it failed.
-        operator: The operator of that node, or of the node that produces that value; None for an input or a constant.
-        attribute: The parameter that is not as it should be, or None.
+        node: The node at which it failed; where a value is not as it should be, the node that reads it.
+        operator: The operator of that node.
+        value: The value that is the reason, or None.
+        attribute: The parameter of the node that is the reason, or None.
         consumer: The node outside the match that needs an interior value, or None.
         reason: What failed, in words.
         hint: What would help, or None.
+        complete: Whether the whole pattern stands there, and a condition of the pass refused it.
     """
 
     rule: str
     anchor: str
     nodes: tuple[str, ...]
     wanted: int
-    where: str
-    operator: str | None
+    node: str
+    operator: str
+    value: str | None
     attribute: str | None
     consumer: str | None
     reason: str
     hint: str | None
+    complete: bool
 
     @property
     def share(self) -> float:
@@ -107,6 +120,7 @@ def explain_pass(
                 elif attempt.miss is not None and (node is None or attempt.looked_at(node)):
                     misses.append((attempt.miss, frozenset(attempt.matched)))
     explanation.found.reverse()
+    misses.reverse()  # anchors were tried from the end of the graph
     explanation.near = list(_closest(misses, taken, everything=node is not None))
     if not tried:
         explanation.absent = sorted(absent)
@@ -158,18 +172,20 @@ class _Attempt:
         if not self.matched:
             return
         where = failure.where
-        producer = where if isinstance(where, ir.Node) else None if where is None else where.producer()
+        node = where if isinstance(where, ir.Node) else _reader(where, self.matched, self._anchor)
         self.miss = NearMiss(
             rule=type(self._rule).__name__,
             anchor=node_label(self._anchor),
             nodes=tuple(node_label(n) for n in self.matched),
             wanted=self._matcher.least,
-            where=_name(where) if where is not None else node_label(self._anchor),
-            operator=None if producer is None else producer.op_type,
+            node=node_label(node),
+            operator=node.op_type,
+            value=where.name if isinstance(where, ir.Value) else None,
             attribute=failure.attribute,
             consumer=None if failure.consumer is None else node_label(failure.consumer),
             reason=failure.reason,
-            hint=hint_for(failure, self._scope),
+            hint=hint_for(failure),
+            complete=self._refusal is not None,
         )
 
     def looked_at(self, name: str) -> bool:
@@ -178,9 +194,11 @@ class _Attempt:
         return _is_about(name, seen)
 
 
-def hint_for(failure: Failure, scope: Scope) -> str | None:
+def hint_for(failure: Failure) -> str | None:
     """What a user could do about a failure, where that can be told."""
     value = failure.where if isinstance(failure.where, ir.Value) else None
+    if value is not None and value.is_graph_output() and "output of the graph" in failure.reason:
+        return f"take '{value.name}' off the model's outputs, if nobody reads it there"
     if failure.consumer is not None:
         return f"{failure.consumer.op_type} '{node_label(failure.consumer)}' would have to go, or take another value"
     if value is not None and value.is_graph_input() and value.const_value is not None:
@@ -200,16 +218,32 @@ def _closest(
 ) -> Iterator[NearMiss]:
     """The closest misses first; of those that overlap the closest, and none inside a site that is found."""
     told: set[ir.Node] = set()
-    for miss, nodes in sorted(misses, key=lambda m: (-m[0].share, -len(m[0].nodes))):
-        if not everything and (len(nodes) < 2 or nodes & told or nodes & taken):
+    operators = {node_label(node): node.op_type for _, nodes in misses for node in nodes}
+    ranked = sorted(misses, key=lambda m: (not m[0].complete, -m[0].share, -len(m[0].nodes)))
+    if everything:
+        yield from (miss for miss, _ in ranked)
+        return
+    telling = [m for m in ranked if m[0].share >= LEAST_SHARE and not _alone(m[0], operators)] or ranked[:FEW]
+    for miss, nodes in telling:
+        if nodes & told or nodes & taken:
             continue
         told |= nodes
         yield miss
+
+
+def _alone(miss: NearMiss, operators: Mapping[str, str]) -> bool:
+    """Whether nothing but an anchor of an everyday operator stands there: a Relu is not half a pattern that ends so."""
+    return len(miss.nodes) == 1 and not miss.complete and operators.get(miss.anchor) in EVERYDAY
 
 
 def _is_about(name: str, nodes: Sequence[ir.Node]) -> bool:
     return any(name == n.name or any(name == v.name for v in n.outputs) for n in nodes)
 
 
-def _name(thing: ir.Node | ir.Value) -> str:
-    return node_label(thing) if isinstance(thing, ir.Node) else thing.name or ""
+def _reader(value: ir.Value | None, matched: Sequence[ir.Node], anchor: ir.Node) -> ir.Node:
+    """The matched node that reads a value, or gives it; the last that matched where nothing tells."""
+    for node in reversed(matched):
+        if value is not None and value in node.inputs:
+            return node
+    producer = None if value is None else value.producer()
+    return producer or (matched[-1] if matched else anchor)

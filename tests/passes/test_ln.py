@@ -581,7 +581,7 @@ NEAR_MISSES: dict[str, tuple[dict[str, Any], str | None, dict[str, Any]]] = {
     ),
     "axes that are not the last": (
         {"m": "ReduceMean<axes=[1]>(x)", "v": "ReduceMean<axes=[1]>(q)"},
-        "the mean is taken over axes 1; LayerNormalization needs the last ones",
+        "the mean is taken over axis 1; LayerNormalization needs the last ones",
         {"m": "ReduceMean<axes=[2]>(x)", "v": "ReduceMean<axes=[2]>(q)"},
     ),
     "axes with a gap": (
