@@ -35,6 +35,7 @@ class Constants:
     def __init__(self) -> None:
         self._known: dict[ir.Value, Array | None] = {}
         self._is: dict[ir.Value, bool] = {}
+        self._scalars: dict[ir.Value, Any] = {}
 
     def forget_unknown(self) -> None:
         """Looks again at what was not known: a shape may have been learned since."""
@@ -74,10 +75,14 @@ class Constants:
 
     def scalar(self, value: ir.Value | None) -> Any | None:
         """The only element of a constant with one element, as a Python number, or None."""
-        if value is None or self.size(value) != 1:
+        if value is None:
             return None
-        array = self.array(value)
-        return None if array is None else array.reshape(()).item()
+        known = self._scalars.get(value)
+        if known is None and self.size(value) == 1:
+            array = self.array(value)
+            if array is not None:
+                known = self._scalars[value] = array.reshape(()).item()
+        return known
 
     def rests_on_constants(self, node: ir.Node) -> bool:
         """Whether `node` is computed from constants by a few nodes that can be folded; looks at them one by one,

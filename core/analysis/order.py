@@ -105,3 +105,8 @@ def _bodies(node: ir.Node) -> Iterable[ir.Graph]:
         for body in direct:
             yield body
             yield from body.subgraphs()
+
+
+def forget_order(graph: ir.Graph) -> None:
+    """Makes the next question read the order anew: for edits that do not keep it up."""
+    graph.meta.pop(_KEY, None)

@@ -73,7 +73,7 @@ class Skeleton:
         if name is None:
             # Nothing in this skeleton has produced it: it flows in, or it is constant.
             name = self._new(value)
-            tensor = value.const_value if value.producer() is None and not value.is_graph_input() else None
+            tensor = _constant_outside(value)
             if tensor is None:
                 self._describe(self.proto.input, name, value)
             else:
@@ -103,11 +103,10 @@ class Skeleton:
             self._describe(proto.output, self._name(value), value)
 
     def _node(self, node: ir.Node, graph: onnx.GraphProto) -> None:
-        if node.op_type == "Constant" and not node.domain and len(node.outputs) == 1:
-            attribute = node.attributes.get("value")
-            if attribute is not None and not attribute.is_ref() and attribute.type == ir.AttributeType.TENSOR:
-                self._constant(self._new(node.outputs[0]), attribute.as_tensor())
-                return
+        tensor = _tensor_of(node)
+        if tensor is not None:
+            self._constant(self._new(node.outputs[0]), tensor)
+            return
         proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, overload=node.overload)
         proto.input.extend([self._name(v) for v in node.inputs])
         opaque = False
@@ -165,3 +164,24 @@ class Skeleton:
             if value.shape is not None:
                 ir.serde.serialize_shape_into(info.type, value.shape)
                 self.symbols.update(d.value for d in value.shape if isinstance(d, ir.SymbolicDim) and d.value)
+
+
+def _tensor_of(node: ir.Node) -> ir.TensorProtocol | None:
+    """What a Constant node gives, if it is written as a tensor."""
+    if node.op_type != "Constant" or node.domain or len(node.outputs) != 1:
+        return None
+    attribute = node.attributes.get("value")
+    if attribute is None or attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
+        return None
+    return attribute.as_tensor()
+
+
+def _constant_outside(value: ir.Value) -> ir.TensorProtocol | None:
+    """What a captured value holds: an initializer, a Constant node of an outer graph, or an Identity of either."""
+    node = value.producer()
+    while node is not None and node.op_type == "Identity" and not node.domain and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    if node is not None:
+        return _tensor_of(node)
+    return None if value.is_graph_input() else value.const_value

@@ -6,7 +6,6 @@ that results find their way back whatever names the scopes of the model share.
 
 from __future__ import annotations
 
-import gc
 import itertools
 from collections.abc import Iterator, Mapping
 
@@ -14,6 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.skeleton import Skeleton, bodies
+from onnx_rewrite.collector import collector_paused
 from onnx_rewrite.model.nodes import INFERRED_KEY
 
 _Attributes = Mapping[str, ir.Attr]
@@ -38,16 +38,11 @@ def complete_types(model: ir.Model) -> int:
     """
     if not _any_missing(model.graph) and not any(_any_missing(f.graph) for f in model.functions.values()):
         return 0
-    collecting = gc.isenabled()
-    gc.disable()  # everything that is made here stays: looking for garbage would take half of the time
-    try:
+    with collector_paused():
         work = _Completion(model)
         work.scope(model.graph, model.opset_imports, {})
         for function in _callers_first(model):
             work.function(function)
-    finally:
-        if collecting:
-            gc.enable()
     return work.filled
 
 

@@ -13,24 +13,30 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnx_rewrite.match.conditions import conditional, unfulfilled, with_shapes
 from onnx_rewrite.match.params import ParamGoal, compile_params, is_bare
-from onnx_rewrite.match.state import Constant, Goal, State
+from onnx_rewrite.match.state import Constant, Goal, State, ValueGoal, label
+from onnx_rewrite.match.steps import CompiledStep, Enter, RestGoal, bind_step, repeat_goal, rest_goal
 from onnx_rewrite.match.twins import same_computation
 from onnx_rewrite.opset.forms import COMMUTATIVE
 from onnx_rewrite.opset.view import is_onnx, operands
-from onnx_rewrite.pattern.language import Apply, ConstantPattern, Either, Optional, Output, Pattern, Traced, Var
+from onnx_rewrite.pattern.language import (
+    Apply,
+    ConstantPattern,
+    Either,
+    Optional,
+    Output,
+    Pattern,
+    Repeat,
+    Rest,
+    Step,
+    Traced,
+    Var,
+    key_in,
+    shown_name,
+)
 
-ValueGoal = Callable[[State, "ir.Value | None", Goal], bool]
-
-
-def label(thing: ir.Node | ir.Value | None) -> str:
-    """How messages call a node or a value."""
-    if thing is None:
-        return "nothing"
-    if isinstance(thing, ir.Value):
-        return f"value '{thing.name}'"
-    name = thing.name or (thing.outputs[0].name if thing.outputs else "")
-    return f"{thing.op_type} '{name}'"
+__all__ = ["Compiler", "compile_roots", "label"]
 
 
 class Compiler:
@@ -39,6 +45,7 @@ class Compiler:
     def __init__(self) -> None:
         self._values: dict[int, ValueGoal] = {}
         self._numbers: dict[int, int] = {}
+        self._archives: dict[int, int] = {}
         self.applies: list[Apply] = []
 
     def number(self, apply: Apply) -> int:
@@ -62,12 +69,24 @@ class Compiler:
         if isinstance(pattern, ConstantPattern):
             return _constant(pattern)
         if isinstance(pattern, Output):
-            return self._output(pattern)
+            goal = self._output(pattern)
+            return conditional(pattern, goal) if pattern.predicates or pattern.shapes else goal
         if isinstance(pattern, Either):
             return self._either(pattern)
+        if isinstance(pattern, Repeat):
+            return repeat_goal(pattern, self._step(pattern.step), self.value(pattern.inner))
         if isinstance(pattern, Optional):
             return self._optional(pattern)
         raise TypeError(f"not a pattern: {pattern!r}")
+
+    def _step(self, step: Step) -> CompiledStep:
+        body = self.value(step.body)
+        own = frozenset(number for number, apply in enumerate(self.applies) if apply.home is step)
+        return CompiledStep(step, body, own, self._archive(step))
+
+    def _archive(self, step: Step) -> int:
+        """What owns the nodes of finished steps: a number that no node of the pattern has."""
+        return self._archives.setdefault(id(step.outermost), -1 - len(self._archives))
 
     def _either(self, pattern: Either) -> ValueGoal:
         branches = [(_heads(b), self.value(b)) for b in pattern.branches]
@@ -96,7 +115,8 @@ class Compiler:
         apply, index = pattern.apply, pattern.index
         number, types, domain = self.number(apply), apply.op_types, apply.domain
         standard = is_onnx(domain)
-        enter = self._apply(apply)
+        enter = self._apply(apply) if apply.opsets == (None, None) else _between(apply, self._apply(apply))
+        bind = _bind if apply.home is None else bind_step(self._archive(apply.home))
 
         def match(state: State, value: ir.Value | None, then: Goal) -> bool:
             node = value.producer() if value is not None else None
@@ -114,7 +134,7 @@ class Compiler:
                 and value.index() == index
                 and node.graph is state.scope.graph
             ):
-                if _bind(state, number, node, enter, then):
+                if bind(state, number, node, enter, then):
                     return True
             else:
                 state.fail(node or value, lambda: _expected(types, node, value))
@@ -124,30 +144,33 @@ class Compiler:
 
         return match
 
-    def _apply(self, apply: Apply) -> Callable[[State, ir.Node, Goal], bool]:
+    def _apply(self, apply: Apply) -> Enter:
         """Matches parameters and operands of a node whose operator is right."""
         patterns = apply.inputs
-        goals = [self.value(p) for p in patterns]
+        spread = self._spread(apply) if any(isinstance(p, Rest) for p in patterns) else None
+        goals = [] if spread is not None else [self.value(p) for p in patterns]
         least, most = sum(not isinstance(p, Optional) for p in patterns), len(patterns)
         order = _plain_order(apply)
         commutative = apply.op_types & COMMUTATIVE if is_onnx(apply.domain) and most > 1 else frozenset[str]()
         params: ParamGoal = compile_params(apply)
-        capture = apply.capture
+        capture = None if apply.capture is None else key_in(apply.home, apply.capture)
         bare = is_bare(apply)
 
         def enter(state: State, node: ir.Node, then: Goal) -> bool:
             values = operands(node, state.scope.version_of(node))
-            if not least <= len(values) <= most:
+            if not least <= len(values) <= most and spread is None:
                 return state.fail(node, lambda: f"{label(node)} has {len(values)} operands; the pattern has {most}")
 
             def after_params(s: State) -> bool:
+                if spread is not None:
+                    return spread(s, node, values, then)
                 if node.op_type in commutative:
                     return _in_any_order(s, goals, values, order, frozenset(), then)
                 return _in_place(s, goals, values, order, 0, then)
 
             if capture is not None:
                 if capture in state.bound:
-                    return state.fail(node, lambda: f"{label(node)} is not what '{capture}' stands for")
+                    return state.fail(node, lambda: f"{label(node)} is not what '{apply.capture}' stands for")
                 state.bound[capture] = node
             if after_params(state) if bare and not node.attributes else params(state, node, after_params):
                 return True
@@ -156,6 +179,70 @@ class Compiler:
             return False
 
         return enter
+
+    def _spread(self, apply: Apply) -> RestGoal:
+        """Matches the operands of a pattern with a rest: those that are named first, then the rest."""
+        patterns = apply.inputs
+        at = next(i for i, p in enumerate(patterns) if isinstance(p, Rest))
+        pattern = patterns[at]
+        assert isinstance(pattern, Rest)
+        finish = rest_goal(pattern, None if pattern.each is None else self._step(pattern.each))
+        # A named operand after the rest is counted from the end.
+        named = [(i if i < at else i - len(patterns), self.value(patterns[i])) for i in _plain_order(apply) if i != at]
+        commutative = apply.op_types & COMMUTATIVE if is_onnx(apply.domain) else frozenset[str]()
+
+        def match(state: State, node: ir.Node, values: Sequence[ir.Value | None], then: Goal) -> bool:
+            if len(values) < len(named):
+                return state.fail(node, lambda: f"{label(node)} has {len(values)} operands; the pattern {len(named)}")
+            anywhere = node.op_type in commutative
+            return _spread_out(state, node, named, values, frozenset(), anywhere, finish, then)
+
+        return match
+
+
+def _spread_out(
+    state: State,
+    node: ir.Node,
+    named: Sequence[tuple[int, ValueGoal]],
+    values: Sequence[ir.Value | None],
+    used: frozenset[int],
+    anywhere: bool,
+    finish: RestGoal,
+    then: Goal,
+) -> bool:
+    """Matches named operands one after the other, each in its own place or anywhere, and then the rest."""
+    if len(used) == len(named):
+        return finish(state, node, [value for i, value in enumerate(values) if i not in used], then)
+    place, goal = named[len(used)]
+    place %= len(values)
+    tried: set[ir.Value | None] = set()
+    for i in (place, *range(len(values))) if anywhere else (place,):
+        if i in used or values[i] in tried:
+            continue
+        tried.add(values[i])
+        if goal(
+            state,
+            values[i],
+            lambda s: _spread_out(s, node, named, values, used | {i}, anywhere, finish, then),  # noqa: B023
+        ):
+            return True
+    return False
+
+
+def _between(apply: Apply, enter: Enter) -> Enter:
+    """The same for opsets within bounds only."""
+    since, until = apply.opsets
+    wanted = " and ".join(
+        [*([] if since is None else [f"at least {since}"]), *([] if until is None else [f"at most {until}"])]
+    )
+
+    def entered(state: State, node: ir.Node, then: Goal) -> bool:
+        version = state.scope.version_of(node)
+        if (since is None or since <= version) and (until is None or version <= until):
+            return enter(state, node, then)
+        return state.fail(node, lambda: f"{label(node)} is of opset {version}; the pattern is for {wanted}")
+
+    return entered
 
 
 def _expected(types: frozenset[str], node: ir.Node | None, value: ir.Value | None) -> str:
@@ -234,9 +321,15 @@ def _heads(pattern: Pattern) -> frozenset[str] | None:
     if isinstance(pattern, Output):
         return pattern.apply.op_types | {"Identity"}
     if isinstance(pattern, Either):
-        parts = [_heads(branch) for branch in pattern.branches]
-        return None if any(part is None for part in parts) else frozenset().union(*(part for part in parts if part))
+        return _any_of(pattern.branches)
+    if isinstance(pattern, Repeat):
+        return _any_of([pattern.step.body] if pattern.least else [pattern.step.body, pattern.inner])
     return None
+
+
+def _any_of(patterns: Sequence[Pattern]) -> frozenset[str] | None:
+    parts = [_heads(pattern) for pattern in patterns]
+    return None if any(part is None for part in parts) else frozenset().union(*(part for part in parts if part))
 
 
 def _specificity(pattern: Pattern) -> int:
@@ -244,7 +337,7 @@ def _specificity(pattern: Pattern) -> int:
         return 0
     if isinstance(pattern, ConstantPattern):
         return 1
-    return 2 if isinstance(pattern, Either) else 3
+    return 2 if isinstance(pattern, (Either, Repeat)) else 3
 
 
 def _plain_order(apply: Apply) -> list[int]:
@@ -253,26 +346,32 @@ def _plain_order(apply: Apply) -> list[int]:
 
 
 def _capture(pattern: Var) -> ValueGoal:
-    name, predicates = pattern.name, pattern.predicates
+    name, shown = pattern.name, shown_name(pattern.name)
 
     def match(state: State, value: ir.Value | None, then: Goal) -> bool:
         if value is None:
-            return state.fail(None, lambda: f"the operand '{name}' is not given")
-        for predicate in predicates:
-            if not predicate.holds(value):
-                return state.fail(value, lambda: f"{label(value)} is not of {predicate.wants}")  # noqa: B023
+            return state.fail(None, lambda: f"the operand '{shown}' is not given")
         bound = state.bound.get(name)
         if bound is not None:
             if bound is value or _same_constant(state, bound, value):
                 return then(state)
-            return state.fail(value, lambda: f"{label(value)} is not {label(bound)}, which '{name}' stands for")
+            return state.fail(value, lambda: f"{label(value)} is not {label(bound)}, which '{shown}' stands for")
         state.bound[name] = value
         if then(state):
             return True
         del state.bound[name]
         return False
 
-    return match
+    if not (pattern.predicates or pattern.shapes):
+        return match
+
+    def match_some(state: State, value: ir.Value | None, then: Goal) -> bool:
+        wrong = None if value is None else unfulfilled(pattern, value, value)
+        if wrong is not None:
+            return state.fail(value, lambda: f"{label(value)} {wrong}")
+        return with_shapes(state, pattern.shapes, value, value, lambda s: match(s, value, then))
+
+    return match_some
 
 
 def _same_constant(state: State, a: Any, b: ir.Value) -> bool:
@@ -283,7 +382,10 @@ def _same_constant(state: State, a: Any, b: ir.Value) -> bool:
 
 
 def _constant(pattern: ConstantPattern) -> ValueGoal:
-    name = None if pattern.var is None else pattern.var.name
+    var = pattern.var
+    name = None if var is None else var.name
+    asks = var is not None and bool(var.predicates or var.shapes)
+    shown = "" if name is None else shown_name(name)
     equals, tolerance, single = pattern.equals, pattern.tolerance, pattern.single
 
     def match(state: State, value: ir.Value | None, then: Goal) -> bool:
@@ -302,10 +404,24 @@ def _constant(pattern: ConstantPattern) -> ValueGoal:
             captured = Constant(value, constants)
         if name is None:
             return then(state)
+        if not asks:
+            return bind(state, value, captured, then)
+        assert value is not None
+        assert var is not None
+        typed = Constant(value, constants)
+        wrong = unfulfilled(var, typed, captured)
+        if wrong is not None:
+            return state.fail(value, lambda: f"{label(value)} {wrong}")
+        return with_shapes(state, var.shapes, value, typed, lambda s: bind(s, value, captured, then))
+
+    def bind(state: State, value: ir.Value | None, captured: Any, then: Goal) -> bool:
+        assert name is not None
         bound = state.bound.get(name)
         if bound is not None:
             same = bound.same(captured) if isinstance(bound, Constant) else bound == captured
-            return then(state) if same else state.fail(value, lambda: f"{label(value)} differs from the first '{name}'")
+            return (
+                then(state) if same else state.fail(value, lambda: f"{label(value)} differs from the first '{shown}'")
+            )
         state.bound[name] = captured
         if then(state):
             return True

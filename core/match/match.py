@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnx_rewrite.match.state import Constant, Scope
+from onnx_rewrite.match.state import Constant, Dim, Scope
 
 
 class Refused(Exception):
@@ -35,8 +35,9 @@ class Match:
     """The captures of one match as attributes, and questions about the graph around it.
 
     A value capture is an `onnx_ir.Value`; `scalar` captures a Python number, `constant` a `Constant` (`.array`,
-    `.shape`, `.dtype`), a parameter its Python value, `.named` the `onnx_ir.Node`. A capture in a part that is
-    absent is None.
+    `.shape`, `.dtype`), a parameter its Python value, `.named` the `onnx_ir.Node`, `rest` a tuple, and whatever is
+    captured in each step of `repeat` a tuple too. A symbol of `shaped` is an int or an `onnx_ir.SymbolicDim`. A
+    capture in a part that is absent is None.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class Match:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._names:
             raise AttributeError(f"the pattern captures nothing called '{name}'")
-        return self._bound.get(name)
+        thing = self._bound.get(name)
+        return thing.size if isinstance(thing, Dim) else thing
 
     @property
     def anchor(self) -> ir.Node:
@@ -102,17 +104,33 @@ class Match:
     def captured(self, values: Sequence[ir.Value]) -> tuple[str, ir.Value] | None:
         """The first capture that is one of `values`, and which; None if none is."""
         for name, thing in self._bound.items():
-            if isinstance(thing, ir.Value) and thing in values:
-                return name, thing
+            for value in values_in(thing):
+                if value in values:
+                    return name, value
         return None
 
     def rebound(self, replaced: dict[ir.Value, ir.Value]) -> None:
         """Follows values that an earlier edit replaced."""
         for name, thing in self._bound.items():
-            if isinstance(thing, ir.Value):
-                self._bound[name] = _followed(thing, replaced)
-            elif isinstance(thing, Constant) and thing.value in replaced:
-                self._bound[name] = Constant(_followed(thing.value, replaced), self.scope.constants)
+            self._bound[name] = self._rebound(thing, replaced)
+
+    def _rebound(self, thing: Any, replaced: dict[ir.Value, ir.Value]) -> Any:
+        if isinstance(thing, ir.Value):
+            return _followed(thing, replaced)
+        if isinstance(thing, Constant) and thing.value in replaced:
+            return Constant(_followed(thing.value, replaced), self.scope.constants)
+        if isinstance(thing, tuple):
+            return tuple(self._rebound(one, replaced) for one in thing)  # pyright: ignore[reportUnknownVariableType]
+        return thing
+
+
+def values_in(thing: Any) -> Iterator[ir.Value]:
+    """The values in a capture that are no constants."""
+    if isinstance(thing, ir.Value):
+        yield thing
+    elif isinstance(thing, tuple):
+        for one in thing:  # pyright: ignore[reportUnknownVariableType]
+            yield from values_in(one)
 
 
 def _followed(value: ir.Value, replaced: dict[ir.Value, ir.Value]) -> ir.Value:

@@ -8,9 +8,10 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnx_rewrite.match.conditions import unfulfilled
 from onnx_rewrite.match.state import Goal, State
 from onnx_rewrite.opset.forms import FLATTENING_BELOW_13, PARAMETERS
-from onnx_rewrite.opset.view import ABSENT, UNKNOWN, defaults, has_attribute, is_onnx, plain, read_parameter
+from onnx_rewrite.opset.view import ABSENT, UNKNOWN, defaults, has_attribute, is_onnx, plain, read_parameter, written
 from onnx_rewrite.pattern.language import Apply, Optional, Var
 
 ParamGoal = Callable[[State, ir.Node, Goal], bool]
@@ -96,13 +97,16 @@ def _one(state: State, node: ir.Node, name: str, pattern: Any, added: list[str])
     if isinstance(pattern, Var):
         if value is ABSENT:
             return state.fail(node, lambda: f"{_name(node)} has no {name}", name)
+        wrong = unfulfilled(pattern, None, value) if pattern.predicates else None
+        if wrong is not None:
+            return state.fail(node, lambda: f"{name} of {_name(node)} is {value}, which {wrong}", name)
         bound = state.bound.get(pattern.name)
         if bound is None:
             state.bound[pattern.name] = value
             added.append(pattern.name)
             return True
         return same_parameter(bound, value) or _differs(state, node, name, value, bound)
-    wanted = plain(pattern)
+    wanted = written(node, name, plain(pattern))
     if value is ABSENT:
         if wanted is None or _means_absent(state, node, name, wanted):
             return True

@@ -11,6 +11,9 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.constants import Constants
 
+# How many nodes of steps a failure names: a chain may be long, and fail at each of its nodes.
+MAX_TOLD = 32
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -90,14 +93,35 @@ class Constant:
         return a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
+@dataclass(frozen=True)
+class Dim:
+    """What a symbol of a pattern stands for: a dimension, and the graph in which its name has a meaning."""
+
+    size: int | ir.SymbolicDim
+    graph: ir.Graph | None
+
+
 Goal = Callable[["State"], bool]
 """What remains to be matched: returns True once the whole match is accepted."""
+
+ValueGoal = Callable[["State", "ir.Value | None", Goal], bool]
+"""What remains to be matched, once a value is matched."""
+
+
+def label(thing: ir.Node | ir.Value | None) -> str:
+    """How messages call a node or a value."""
+    if thing is None:
+        return "nothing"
+    if isinstance(thing, ir.Value):
+        return f"value '{thing.name}'"
+    name = thing.name or (thing.outputs[0].name if thing.outputs else "")
+    return f"{thing.op_type} '{name}'"
 
 
 class State:
     """Bindings of a match in progress; every goal undoes what it bound when it fails."""
 
-    __slots__ = ("bound", "extra", "journal", "nodes", "owned", "scope")
+    __slots__ = ("again", "bound", "extra", "journal", "nodes", "owned", "scope", "steps")
 
     def __init__(self, scope: Scope, journal: list[Failure] | None = None) -> None:
         self.scope = scope
@@ -105,13 +129,16 @@ class State:
         self.nodes: dict[int, ir.Node] = {}  # by the pattern node's number
         self.owned: dict[ir.Node, int] = {}  # which pattern node each one belongs to
         self.extra: list[ir.Node] = []  # duplicates and Identities on the way
+        self.steps: list[ir.Node] = []  # nodes of finished steps
+        self.again: dict[ir.Node, int] = {}  # nodes of finished steps that the present one uses too
         self.journal = journal
 
     def fail(self, where: ir.Node | ir.Value | None, reason: Callable[[], str], attribute: str | None = None) -> bool:
         """Notes why, if anybody asked, and returns False."""
         if self.journal is not None:
-            nodes = tuple(self.nodes.values())
-            self.journal.append(Failure(len(nodes), where, reason(), attribute, None, nodes))
+            nodes = (*self.nodes.values(), *self.steps[:MAX_TOLD])
+            depth = len(self.nodes) + len(self.steps)
+            self.journal.append(Failure(depth, where, reason(), attribute, None, nodes))
         return False
 
 
@@ -125,7 +152,7 @@ class Failure:
         reason: Why, in the user's words.
         attribute: The parameter of the node that is the reason, if one is.
         consumer: Who needs `where` outside the match, if that is the reason.
-        nodes: The nodes that had matched, the anchor first.
+        nodes: The nodes that had matched, the anchor first; of a long chain of steps only some.
     """
 
     depth: int

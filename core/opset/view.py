@@ -152,6 +152,21 @@ def read_parameter(node: ir.Node, name: str, version: int, constants: Constants)
     return value
 
 
+def written(node: ir.Node, name: str, value: Any) -> Any:
+    """A parameter that a pattern writes, in the form in which `read_parameter` gives the node's."""
+    if not is_onnx(node.domain) or not isinstance(value, (int, tuple)):
+        return value
+    if AXIS_OF_INPUT.get(node.op_type) == name:
+        return normalised(node.op_type, value, _rank(node.inputs[0] if node.inputs else None))
+    if AXIS_OF_OUTPUT.get(node.op_type) == name:
+        return normalised(node.op_type, value, _rank(node.outputs[0]))
+    return value
+
+
+def _rank(value: ir.Value | None) -> int | None:
+    return None if value is None or value.shape is None else len(value.shape)
+
+
 def normalised(op_type: str, value: Any, rank: int | None) -> Any:
     """An axis, or axes, counted from the front where `rank` is known; sorted where their order has no meaning."""
     if isinstance(value, tuple):

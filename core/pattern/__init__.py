@@ -1,7 +1,24 @@
 """The language in which a pass says what it looks for."""
 
-from onnx_rewrite.pattern.language import const, constant, either, maybe, optional, scalar
+from onnx_rewrite.analysis.dtypes import FLOATS, INTEGERS
+from onnx_rewrite.pattern.errors import PatternError
+from onnx_rewrite.pattern.language import const, constant, either, maybe, optional, repeat, rest, scalar, where
 from onnx_rewrite.pattern.ops import op
-from onnx_rewrite.pattern.tracing import PatternError, trace
+from onnx_rewrite.pattern.tracing import trace
 
-__all__ = ["PatternError", "const", "constant", "either", "maybe", "op", "optional", "scalar", "trace"]
+__all__ = [
+    "FLOATS",
+    "INTEGERS",
+    "PatternError",
+    "const",
+    "constant",
+    "either",
+    "maybe",
+    "op",
+    "optional",
+    "repeat",
+    "rest",
+    "scalar",
+    "trace",
+    "where",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from onnx_rewrite.pattern.language import Apply, Output, as_pattern
+from onnx_rewrite.pattern.language import Apply, Output, as_pattern, making
 
 
 class Recorder(Protocol):
@@ -40,8 +40,8 @@ class _Operator:
             if len(self._names) != 1:
                 raise TypeError("a replacement needs one operator, not a choice of several")
             return recorder.make(self._names[0], self._domain, inputs, params, outputs)
-        apply = Apply(frozenset(self._names), self._domain, tuple(as_pattern(i) for i in inputs), params, outputs)
-        return Output(apply)
+        operands = tuple(as_pattern(i) for i in inputs)
+        return Output(Apply(frozenset(self._names), self._domain, operands, params, outputs, home=making.get()))
 
 
 class _Domain:

@@ -13,9 +13,9 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.match import Scope
-from onnx_rewrite.pattern import const, constant, either, op, optional, scalar
-from onnx_rewrite.pattern.language import Apply, Either, Output, Traced, Var, walk
-from onnx_rewrite.pattern.tracing import _end, leaves
+from onnx_rewrite.pattern import const, constant, either, op, optional, repeat, rest, scalar
+from onnx_rewrite.pattern.language import Apply, Either, Optional, Output, Repeat, Rest, Traced, Var, leaves, shown_name
+from onnx_rewrite.pattern.tracing import _certain, _end
 
 OPSET = 18
 LOCAL = "test.local"
@@ -104,12 +104,14 @@ class DrawnGraph:
         tape = self.tape
         kind = tape.one(
             "Neg", "Add", "Relu", "Sub", "Mul", "Again", "Constant", "Identity", "Max", "Sum", "LeakyRelu", "Clip",
-            "ReduceSum", "Softmax", "Split", "Concat", "Gemm", "Mix",
+            "ReduceSum", "Softmax", "Split", "Concat", "Gemm", "Mix", "Onward", "Onward",
         )  # fmt: skip
-        if kind == "Again":  # an equal duplicate of the newest node
+        if kind in ("Again", "Onward"):  # an equal duplicate of the newest node, or one more like it on top
             newest = next((v.producer() for v in reversed(self.values) if v.producer() is not None), None)
             if newest is None or newest.op_type == "Constant":
                 return []
+            if kind == "Onward":
+                return self._onward(newest)
             inputs, attributes = list(newest.inputs), list(newest.attributes.values())
             count = len(newest.outputs)
             node = self._made(newest.op_type, inputs, attributes, newest.meta, newest.domain, count)
@@ -132,9 +134,9 @@ class DrawnGraph:
         if kind in ("Add", "Sub", "Mul", "Max", "Sum", "Concat"):
             count = 2 if kind in ("Add", "Sub", "Mul") else tape.one(2, 3, 1)
             operands = [x, *(self.operand() for _ in range(count - 1))]
+            if all("array" in v.meta for v in operands):  # a constant too, which the reference need not work out
+                return []
             if kind == "Concat":
-                if all("array" in v.meta for v in operands):
-                    return []
                 axis = tape.one(1, 0, -1)
                 meta = _meta(operands, {"axis": axis % 2}, {"axis": None})
                 return [self._made("Concat", operands, [ir.AttrInt64("axis", axis)], meta)]
@@ -174,6 +176,17 @@ class DrawnGraph:
         operands = [x, tape.one(None, self.operand()), self.operand()]
         return [self._made("Mix", operands, [], _meta(operands), LOCAL)]
 
+    def _onward(self, newest: ir.Node) -> list[ir.Node]:
+        operands = list(newest.meta["operands"])
+        at = self.tape.below(len(operands))
+        operands[at] = newest.outputs[-1]
+        if newest.op_type == "Identity" or all(v is None or "array" in v.meta for v in operands):
+            return []
+        inputs = [*operands, *newest.inputs[len(operands) :]]
+        meta = {**newest.meta, "operands": operands}
+        attributes = list(newest.attributes.values())
+        return [self._made(newest.op_type, inputs, attributes, meta, newest.domain, len(newest.outputs))]
+
     def _made(
         self,
         op_type: str,
@@ -212,6 +225,9 @@ class DrawnPattern:
         nodes = [n for n in drawn.graph if n.op_type not in ("Constant", "If", "Identity")]
         self.traced: Traced | None = None
         two = tape.chance(40)
+        self.steps = not two  # with two outputs, what they share might be within a step that is never taken
+        self.holes: list[Var] = []
+        self.own: list[Var] = []
         if not nodes:
             return
         anchor = nodes[-1 - tape.below(len(nodes))]
@@ -231,7 +247,7 @@ class DrawnPattern:
         """A pattern of `value`."""
         tape = self.tape
         known = self.parts.get(value)
-        if known is not None and (bare or isinstance(known, (Output, Either))) and not tape.chance(20):
+        if known is not None and (bare or isinstance(known, (Output, Either, Repeat))) and not tape.chance(20):
             return known
         made = self.alternatives(value, depth, bare) if tape.chance(25) else self.plain(value, depth, bare)
         self.parts[value] = made
@@ -257,10 +273,66 @@ class DrawnPattern:
             return self.leaf(value)
         if node is None or node.op_type in ("Constant", "Identity", "If"):
             return self.leaf(value) if bare else op.Neg(self.leaf(value))
+        if self.steps and len(self.holes) < 2 and node.meta["operands"] and tape.chance(35):
+            return self.repeated(node, value.index() or 0, depth, bare)
         return self.apply(node, value.index() or 0, depth)
+
+    def repeated(self, node: ir.Node, index: int, depth: int, bare: bool) -> Any:
+        """A chain of nodes like this one."""
+        tape = self.tape
+        at = tape.below(len(node.meta["operands"]))
+
+        def step(v: Any, own: Any) -> Any:
+            return self.within([v, own], lambda: self.apply(node, index, depth, hole=at))
+
+        def deep_step(v: Any, deep: Any) -> Any:
+            return step(v, deep)
+
+        below, most = node.meta["operands"][at], tape.one(None, 1, 2, 3)
+        while (inner := below and below.producer()) and inner.op_type in (node.op_type, "Identity") and tape.chance(80):
+            operands = inner.meta["operands"]
+            below = operands[at] if at < len(operands) else operands[0]
+        if below is None:
+            return self.apply(node, index, depth)
+        least = tape.one(1, 2) if most not in (None, 1) else 1
+        return repeat(
+            deep_step if self.holes else step,
+            self.follow(below, depth - 1),
+            least=tape.one(0, least) if bare else least,
+            most=most,
+        )
+
+    def within(self, names: list[Var], build: Any) -> Any:
+        """What is built for a step: it may use what is there, but nobody else what it makes."""
+        kept, self.parts = self.parts, dict(self.parts)
+        self.holes.append(names[0])
+        if len(names) > 1:
+            self.own.append(names[1])
+        made = build()
+        if len(names) > 1:
+            self.own.pop()
+            self.names.append(shown_name(names[1].name))
+        self.holes.pop()
+        self.parts = kept
+        return made
+
+    def rest(self, operands: list[Any], depth: int) -> Any:
+        """Any number of operands."""
+        tape = self.tape
+        kind = tape.one("any", "constant", "number", "node") if self.steps and len(self.holes) < 2 else "any"
+        first = next((v for v in operands if v is not None and v.producer() is not None), None)
+        each: Any = {"constant": constant, "number": scalar}.get(kind)
+        if kind == "node" and first is not None:
+
+            def each(v: Any) -> Any:
+                return self.within([v], lambda: self.plain(first, depth - 1, bare=True))
+
+        return rest(self.var("t"), each, least=tape.one(0, 1), most=tape.one(None, 3))
 
     def leaf(self, value: ir.Value) -> Any:
         tape = self.tape
+        if self.holes and tape.chance(50):
+            return tape.one(self.holes[-1], *self.own[-1:])
         array = value.meta.get("array")
         if array is not None and tape.chance(70):
             if array.size == 1:
@@ -276,16 +348,24 @@ class DrawnPattern:
         self.names.append(f"{kind}{len(self.names)}")
         return Var(self.names[-1])
 
-    def apply(self, node: ir.Node, index: int, depth: int) -> Any:
+    def apply(self, node: ir.Node, index: int, depth: int, hole: int | None = None) -> Any:
         tape = self.tape
         inputs: list[Any] = []
-        for operand in node.meta["operands"]:
+        for number, operand in enumerate(node.meta["operands"]):
+            if number == hole:
+                inputs.append(self.holes[-1])
+                continue
             part = self.var() if operand is None else self.follow(operand, depth - 1)
             inputs.append(optional(part) if operand is None or tape.chance(15) else part)
         if tape.chance(10):
             inputs.append(optional(self.var()))
         if len(inputs) > 1 and tape.chance(30):
             inputs.reverse()
+        if not any(isinstance(i, Optional) for i in inputs) and tape.chance(45):
+            start = tape.below(len(inputs) + 1)
+            end = start + tape.below(len(inputs) - start + 1)
+            if not any(i is v for v in self.holes for i in inputs[start:end]):
+                inputs[start:end] = [self.rest(node.meta["operands"][start:end], depth)]
         params: dict[str, Any] = {}
         for name, value in node.meta["params"].items():
             if tape.chance(60):
@@ -306,10 +386,10 @@ class DrawnPattern:
 
 
 def _shared(roots: list[Any]) -> bool:
-    """Whether two outputs have a node in common that reads a captured value: one is found from the other."""
-    first, second = ({id(p.apply): p.apply for p in walk(root) if isinstance(p, Output)} for root in roots)
-    return any(_anchored(apply) for key, apply in first.items() if key in second)
+    """Whether two outputs always have a node in common that reads a captured value: one is found from the other."""
+    first, second = (_certain(root, {}) for root in roots)
+    return any(_anchored(apply) for apply in first & second)
 
 
 def _anchored(apply: Apply) -> bool:
-    return any(isinstance(p, Var) or (isinstance(p, Output) and _anchored(p.apply)) for p in apply.inputs)
+    return any(isinstance(p, (Var, Rest)) or (isinstance(p, Output) and _anchored(p.apply)) for p in apply.inputs)

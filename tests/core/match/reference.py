@@ -14,7 +14,21 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_rewrite.match import Constant
-from onnx_rewrite.pattern.language import ConstantPattern, Either, Optional, Output, Pattern, Traced, Var
+from onnx_rewrite.pattern.language import (
+    Apply,
+    ConstantPattern,
+    Either,
+    Optional,
+    Output,
+    Pattern,
+    Repeat,
+    Rest,
+    Step,
+    Traced,
+    Var,
+    key_in,
+    own_names,
+)
 
 COMMUTATIVE = {"Add", "Mul", "Max", "Sum"}
 
@@ -80,6 +94,8 @@ def seen(bound: dict[str, Any], nodes: Any, outputs: Any) -> Any:
 
 
 def _plain(thing: Any) -> Any:
+    if isinstance(thing, tuple):
+        return tuple(map(_plain, thing))
     if isinstance(thing, float):
         return float(np.float32(thing))  # as an attribute stores it
     return thing.value if isinstance(thing, Constant) else thing
@@ -92,7 +108,10 @@ class _Attempt:
         self.graph, self.choices = graph, choices
         self.bound: dict[str, Any] = {}
         self.arrays: dict[str, Any] = {}
-        self.nodes: dict[int, list[ir.Node]] = {}  # by pattern node: the first, then those that compute the same
+        # By pattern node and run of the step that it is a part of: the first, then those that compute the same.
+        self.nodes: dict[tuple[Apply, int], list[ir.Node]] = {}
+        self.runs = 0
+        self.running: dict[Step, int] = {}
         self.passed: list[ir.Node] = []  # Identities on the way
 
     def matched(self) -> list[ir.Node]:
@@ -101,6 +120,8 @@ class _Attempt:
     def value(self, pattern: Pattern, value: ir.Value | None) -> None:
         if isinstance(pattern, Either):
             self.value(pattern.branches[self.choices.pick(len(pattern.branches))], value)
+        elif isinstance(pattern, Repeat):
+            self.repeat(pattern, value)
         elif isinstance(pattern, Optional):
             if value is not None:
                 self.value(pattern.inner, value)
@@ -113,10 +134,65 @@ class _Attempt:
         elif isinstance(pattern, Output):
             self.output(pattern, value)
 
+    def repeat(self, pattern: Repeat, value: ir.Value | None) -> None:
+        runs: list[dict[str, Any]] = []
+        while True:
+            go, stop = pattern.most is None or len(runs) < pattern.most, len(runs) >= pattern.least
+            if self.choices.pick(go + stop) == go:
+                break
+            runs.insert(0, self.run(pattern.step, value))
+            value = runs[0][pattern.step.hole.name]
+        self.value(pattern.inner, value)
+        self.collect(pattern.step, runs)
+
+    def rest(self, pattern: Rest, values: list[ir.Value | None]) -> None:
+        most = len(values) if pattern.most is None else pattern.most
+        if None in values or not pattern.least <= len(values) <= most:
+            raise NoMatch
+        step = pattern.each
+        if step is None:
+            arrays = [v.meta.get("array") for v in values if v is not None]
+            self.bind(pattern.var.name, tuple(values), arrays)
+            return
+        runs = [self.run(step, value) for value in values]
+        hole = step.hole.name
+        self.bind(pattern.var.name, *self.column(runs, hole))
+        self.collect(step, runs)
+
+    def run(self, step: Step, value: ir.Value | None) -> dict[str, Any]:
+        """One step: what it captured, with the arrays under the names in brackets."""
+        self.runs += 1
+        outer, self.running[step] = self.running.get(step), self.runs
+        self.value(step.body, value)
+        del self.running[step]
+        if outer is not None:
+            self.running[step] = outer
+        names = [*(key_in(step, name) for name in own_names(step)), step.hole.name]
+        arrays = {f"[{name}]": self.arrays.pop(name, None) for name in names}
+        return {**{name: self.bound.pop(name, None) for name in names}, **arrays}
+
+    def collect(self, step: Step, runs: list[dict[str, Any]]) -> None:
+        for name in own_names(step):
+            self.bind(key_in(step.home, name), *self.column(runs, key_in(step, name)))
+
+    def column(self, runs: list[dict[str, Any]], name: str) -> tuple[Any, Any]:
+        return tuple(run[name] for run in runs), [run[f"[{name}]"] for run in runs]
+
+    def taken(self, apply: Apply, run: int, node: ir.Node) -> bool:
+        """Whether the node belongs to another part of the pattern; finished steps share theirs."""
+        for (other, its_run), nodes in self.nodes.items():
+            if node not in nodes or (other is apply and its_run == run):
+                continue
+            if apply.home is None or other.home is None or apply.home.outermost is not other.home.outermost:
+                return True
+            if its_run in self.running.values():
+                return True
+        return False
+
     def bind(self, name: str, thing: Any, array: Any = None) -> None:
         if name not in self.bound:
             self.bound[name], self.arrays[name] = thing, array
-        elif self.bound[name] is not thing and not _same_array(self.arrays[name], array):
+        elif not _same(self.bound[name], thing, self.arrays[name], array):
             raise NoMatch
 
     def constant(self, pattern: ConstantPattern, value: ir.Value) -> None:
@@ -146,16 +222,17 @@ class _Attempt:
             or node.graph is not self.graph
         ):
             raise NoMatch
-        if any(node in others for key, others in self.nodes.items() if key != id(apply)):
+        run = 0 if apply.home is None else self.running[apply.home]
+        if self.taken(apply, run, node):
             raise NoMatch
-        mine = self.nodes.setdefault(id(apply), [])
+        mine = self.nodes.setdefault((apply, run), [])
         if mine and node not in mine and not _same_computation(mine[0], node):
             raise NoMatch
         mine.append(node)
         if len(mine) > 1:
             return
         if apply.capture is not None:
-            self.bind(apply.capture, node)
+            self.bind(key_in(apply.home, apply.capture), node)
         self.params(apply.params, node, strict=apply.capture is None)
         self.operands(apply.inputs, node)
 
@@ -180,6 +257,10 @@ class _Attempt:
 
     def operands(self, patterns: tuple[Pattern, ...], node: ir.Node) -> None:
         values: list[ir.Value | None] = list(node.meta["operands"])
+        at = next((i for i, p in enumerate(patterns) if isinstance(p, Rest)), None)
+        if at is not None:
+            self.operands_and_rest(patterns, at, values, anywhere=node.op_type in COMMUTATIVE)
+            return
         if len(values) > len(patterns):
             raise NoMatch
         values += [None] * (len(patterns) - len(values))
@@ -192,16 +273,39 @@ class _Attempt:
             free.remove(place)
             self.value(patterns[at], values[place])
 
+    def operands_and_rest(
+        self, patterns: tuple[Pattern, ...], at: int, values: list[ir.Value | None], *, anywhere: bool
+    ) -> None:
+        if len(values) < len(patterns) - 1:
+            raise NoMatch
+        free = list(range(len(values)))
+        for i in sorted(range(len(patterns)), key=lambda i: _rank(patterns[i])):
+            if i == at:
+                continue
+            own = i if i < at else len(values) - len(patterns) + i
+            places = [own, *(p for p in free if p != own)] if own in free else list(free)
+            # Of equal operands the first will do: the order of the others means nothing here.
+            firsts = [p for n, p in enumerate(places) if values[p] not in [values[q] for q in places[:n]]]
+            places = firsts if anywhere else [own]
+            place = places[self.choices.pick(len(places))]
+            free.remove(place)
+            self.value(patterns[i], values[place])
+        pattern = patterns[at]
+        assert isinstance(pattern, Rest)
+        self.rest(pattern, [values[i] for i in free])
+
 
 def _rank(pattern: Pattern) -> int:
     """What is told apart soonest comes first: operators, constants, alternatives, captures."""
-    return (
-        0
-        if isinstance(pattern, Output)
-        else 1
-        if isinstance(pattern, ConstantPattern)
-        else 2 + (not isinstance(pattern, Either))
-    )
+    order = (Output, ConstantPattern, (Either, Repeat))
+    return next((rank for rank, kind in enumerate(order) if isinstance(pattern, kind)), len(order))
+
+
+def _same(a: Any, b: Any, array: Any, other: Any) -> bool:
+    """Whether two captures are the same, or constants that are equal."""
+    if isinstance(array, list) and isinstance(other, list):  # of tuples
+        return len(a) == len(b) and all(map(_same, a, b, array, other))
+    return a is b or _same_array(array, other)
 
 
 def _same_array(a: Any, b: Any) -> bool:

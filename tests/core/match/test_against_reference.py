@@ -27,8 +27,8 @@ def compiled(matcher: Matcher, drawn: DrawnGraph, anchor: Any, *, explained: boo
     return list(dict.fromkeys(found))
 
 
-@settings(max_examples=4000)
-@given(st.binary(min_size=10, max_size=200))
+@settings(max_examples=3500)
+@given(st.binary(min_size=40, max_size=200))
 def test_every_match_of_the_reference_in_its_order(tape: bytes) -> None:
     source = Tape(tape)
     drawn = DrawnGraph(source)
