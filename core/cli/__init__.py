@@ -34,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(error.strerror or str(error), None, EXIT_USAGE)
     if status is not None:
         return status
+    if argv is None:  # the process is this program's own
+        from onnx_rewrite.cli.deferral import defer
+
+        defer()
     from onnx_rewrite.cli.app import run
 
     return run(arguments)

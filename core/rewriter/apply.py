@@ -76,7 +76,8 @@ class Applier:
         finally:
             seconds.apply += perf_counter() - began
         began = perf_counter()
-        good, types = self._verified(match, builder, results, site, version)
+        old = ordered(match.nodes)
+        good, types = self._verified(match, old, builder, results, site, version)
         seconds.verify += perf_counter() - began
         began = perf_counter()
         try:
@@ -91,7 +92,7 @@ class Applier:
                 match.scope.import_domain(node.domain)
             if builder.initializers:
                 self._model.ir_version = max(self._model.ir_version, IR_OF_FREE_INITIALIZERS)
-            return commit(match, builder, results, site.pass_name, self._names)
+            return commit(match, old, builder, results, site.pass_name, self._names)
         finally:
             seconds.apply += perf_counter() - began
 
@@ -104,14 +105,22 @@ class Applier:
         finally:
             recording.reset(token)
         refuse_misplaced(match, builder.nodes, results)
+        _refuse_itself(match, results)
         return results
 
     def _verified(
-        self, match: Match, builder: Builder, results: tuple[ir.Value, ...], site: Site, version: int
+        self,
+        match: Match,
+        old: list[ir.Node],
+        builder: Builder,
+        results: tuple[ir.Value, ...],
+        site: Site,
+        version: int,
     ) -> tuple[bool, NodeTypes]:
         """Whether the replacement may be committed, and its types; says in `site` what was found."""
-        old = ordered(match.nodes)
-        key = self._fingerprints.key(old, match.outputs, builder.nodes, results, (match.version, version))
+        key = None
+        if not getattr(self._judge, "by_place", False):  # else equal sites are judged apart
+            key = self._fingerprints.key(old, match.outputs, builder.nodes, results, (match.version, version))
         found = None if key is None else self._found.get(key)
         if found is None:
             found = self._examined(match, old, builder, results, version)
@@ -156,11 +165,25 @@ class Applier:
         inputs = list(dict.fromkeys([*flowing_in(old, constants), *flowing_in(new, constants)]))
         functions = self._model.functions.values()
         before = cut_out(old, match.outputs, inputs, scope, scope.opsets, functions)
+        if getattr(self._judge, "by_place", False):
+            for value, info in zip(inputs, before.graph.input, strict=True):
+                info.doc_string = value.name or ""
         raised = {**scope.opsets, "": version}
         for node in new:
             raised.setdefault(node.domain, 1)
         after = cut_out(new, results, inputs, scope, raised, functions, declared=match.outputs)
         return before, after
+
+
+def _refuse_itself(match: Match, results: tuple[ir.Value, ...]) -> None:
+    """An Identity that gives an output of the graph its name would be replaced by an Identity, for ever.
+
+    Raises:
+        Refused: The match is one.
+    """
+    alone = len(match.nodes) == 1 and match.anchor.op_type == "Identity"
+    if alone and match.output.is_graph_output() and results == tuple(match.anchor.inputs):
+        raise Refused(f"Identity gives output '{match.output.name}' of the graph its name", match.anchor)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,14 +48,14 @@ class Builder:
         Returns:
             The output, or a tuple of them if there are several.
         """
-        dtype = next((_dtype(i) for i in inputs if _dtype(i) is not None), None)
+        dtype = _first_dtype(inputs)
         values = [self._operand(i, dtype) for i in inputs]
         attributes = self._parameters(values, self._input_forms(op_type, domain), params, dtype)
         return self._node(op_type, domain, values, attributes, outputs)
 
     def like(self, node: ir.Node, inputs: tuple[Any, ...], params: dict[str, Any]) -> ir.Value | tuple[ir.Value, ...]:
         """A node with the operator and the parameters of `node`, attributes or inputs, on other operands."""
-        dtype = next((_dtype(i) for i in inputs if _dtype(i) is not None), None)
+        dtype = _first_dtype(inputs)
         values = [self._operand(i, dtype) for i in inputs]
         kept = [attribute for name, attribute in node.attributes.items() if name not in params]
         forms = self._input_forms(node.op_type, node.domain)
@@ -90,7 +90,7 @@ class Builder:
                 continue
             values += [None] * (form.position + 1 - len(values))
             kind = _DTYPES.get(form.kind)
-            if kind is not None and not isinstance(param, (ir.Value, Constant)):
+            if kind is not None and not isinstance(param, (Constant, ir.Value)):
                 param = np.asarray(param, kind)
                 if form.kind == "int":  # such as the k of TopK: a vector of one element
                     param = param.reshape(1)
@@ -116,10 +116,10 @@ class Builder:
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
     def _operand(self, operand: Any, dtype: ir.DataType | None) -> ir.Value | None:
-        if operand is None or isinstance(operand, ir.Value):
-            return operand
         if isinstance(operand, Constant):
             return operand.value
+        if operand is None or isinstance(operand, ir.Value):
+            return operand
         if isinstance(operand, (bool, int, float)):
             target = None if dtype is None else numpy_dtype(dtype)
             if target is None:
@@ -143,8 +143,13 @@ class Builder:
         self.initializers.clear()
 
 
+def _first_dtype(operands: Iterable[Any]) -> ir.DataType | None:
+    return next((dtype for operand in operands if (dtype := _dtype(operand)) is not None), None)
+
+
 def _dtype(operand: Any) -> ir.DataType | None:
-    return operand.dtype if isinstance(operand, (ir.Value, Constant)) else None
+    # The likely types first: asking whether something else is an ir.Value, which is a protocol's, takes long.
+    return operand.dtype if isinstance(operand, (Constant, ir.Value)) else None
 
 
 def _result_dtypes(node: ir.Node, version: int) -> list[ir.DataType | None]:
@@ -210,7 +215,7 @@ def check_outputs(result: Any, wanted: int) -> tuple[ir.Value, ...]:
     return values
 
 
-def merged_metadata(nodes: Mapping[ir.Node, None] | list[ir.Node]) -> dict[str, str]:
+def merged_metadata(nodes: Iterable[ir.Node]) -> dict[str, str]:
     """The metadata of several nodes in one: equal entries once, different ones joined by '; '."""
     merged: dict[str, list[str]] = {}
     for node in nodes:

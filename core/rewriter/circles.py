@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import onnx_ir as ir
@@ -66,5 +67,6 @@ def _error(whose: str, value: str, before: str, last: str, names: list[str]) -> 
 
 
 def _told(nodes: Iterable[ir.Node]) -> str:
-    labels = [f"{node.op_type} '{node_label(node)}'" for node in nodes if node.op_type != "Constant"]
+    told = (f"{node.op_type} '{node_label(node)}'" for node in nodes if node.op_type != "Constant")
+    labels = list(itertools.islice(told, 5))
     return ", ".join(labels[:4]) + (", ..." if len(labels) > 4 else "") if labels else "nothing"

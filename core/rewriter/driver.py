@@ -6,7 +6,6 @@ outputs towards the inputs, so that of two overlapping ones the larger is taken,
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Protocol
@@ -16,12 +15,14 @@ import onnx_ir as ir
 from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.analysis.types import complete_types
 from onnx_rewrite.analysis.vague import is_vague
+from onnx_rewrite.collector import collector_eased
 from onnx_rewrite.match import Match, Matcher, Refused, Scope, blocked, key_of
 from onnx_rewrite.rewriter.apply import Applier, NeedsOpset
 from onnx_rewrite.rewriter.circles import Circles
 from onnx_rewrite.rewriter.edit import Edit, has_body, node_label
 from onnx_rewrite.rewriter.listing import Selection
 from onnx_rewrite.rewriter.names import Names
+from onnx_rewrite.rewriter.operators import Operators
 from onnx_rewrite.rewriter.placing import refuse_entangled
 from onnx_rewrite.rewriter.raising import CannotRaise, Raised, raise_opset
 from onnx_rewrite.rewriter.rule import Rule
@@ -58,6 +59,7 @@ class Driver:
         kept: Names of values that something outside the graph refers to (a quantization annotation): they stay.
         learn: Finds types that nobody knows, by looking; returns whether it learned any.
         found: Told each site, as soon as its fate is known.
+        after: Told the pass's name after each turn in which it changed something.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Driver:
         kept: frozenset[str] = frozenset(),
         learn: Callable[[], bool] | None = None,
         found: Callable[[Site], None] | None = None,
+        after: Callable[[str], None] | None = None,
     ) -> None:
         self.model = model
         self.passes = passes
@@ -87,19 +90,23 @@ class Driver:
         self._target = target
         self._opset = opset
         self._found = found
+        self._after = after
         self._denied = denied
         self._kept = kept
         self._learn = learn
+        self._learned = False
         self._edits = 0
         self._accept_inconclusive = accept_inconclusive
         self._selection = selection or Selection()
         self._compiled = [[(rule, rule.compile()) for rule in p.rules()] for p in passes]
         self._applier = Applier(model, self._names, self._constants, judge, accept_inconclusive)
         self._refused: dict[ir.Value, tuple[str, Site, frozenset[ir.Node]]] = {}
+        self._covered: set[ir.Node] = set()  # nodes that were replaced, and those that took their names
         self._counters = {p.name: 0 for p in passes}
         self._cannot_raise: dict[int, str] = {}
         self._left: dict[str, set[ir.Node]] = {p.name: set() for p in passes}  # nodes of sites that were not applied
         self._circles = Circles()
+        self._operators = Operators()
 
     def run(self) -> None:
         """Runs all passes to a common fixed point.
@@ -107,31 +114,49 @@ class Driver:
         Raises:
             CircularRewriteError: Passes undo each other.
         """
-        # The model's objects stay: looking for garbage among them takes longer than all edits.
-        gc.freeze()
-        try:
+        with collector_eased():
             self._run()
-        finally:
-            gc.unfreeze()
 
     def _run(self) -> None:
         complete_types(self.model)
-        pending = [Worklist() for _ in self.passes]
+        worklist = Worklist(len(self.passes))
         fresh = [True] * len(self.passes)
-        while any(fresh) or any(pending):
+        while any(fresh) or any(worklist.pending(index) for index in range(len(self.passes))):
             for index in range(len(self.passes)):
-                while fresh[index] or pending[index]:
-                    region = None if fresh[index] else self._region(index, pending[index])
+                edits = self._edits
+                while fresh[index] or worklist.pending(index):
+                    region = None if fresh[index] else self._region(index, worklist)
+                    worklist.skip(index)
                     fresh[index] = False
                     for edit in self._wave(index, region):
-                        for worklist in pending:
-                            worklist.note(edit)
+                        worklist.note(edit)
+                if self._edits > edits and self._after is not None:
+                    self._after(self.passes[index].name)
+            if self._learned:
+                # What was learned may have told types elsewhere, in the bodies of functions too: all is looked at anew.
+                self._learned = False
+                complete_types(self.model)
+                self._constants.forget_unknown()
+                fresh = [True] * len(self.passes)
         self._report_refused()
 
-    def _region(self, index: int, pending: Worklist) -> set[ir.Node]:
+    def _region(self, index: int, worklist: Worklist) -> set[ir.Node]:
         """The nodes at which a pass's patterns may match otherwise than before."""
-        matchers = [matcher for _, matcher in self._compiled[index]]
-        return pending.take(max(m.depth for m in matchers), beside=any(m.outputs > 1 for m in matchers))
+        matchers = [matcher for scope in self._found_scopes() for _, matcher in self._possible(index, scope)]
+        if not matchers:
+            return set()
+        return worklist.take(index, max(m.depth for m in matchers), beside=any(m.outputs > 1 for m in matchers))
+
+    def _found_scopes(self) -> list[Scope]:
+        if self._scopes is None:
+            self._operators.forget()
+            self._scopes = find_scopes(self.model, self._constants, self._target)
+        return self._scopes
+
+    def _possible(self, index: int, scope: Scope) -> list[tuple[Rule, Matcher]]:
+        """The pass's rules all of whose necessary operators stand in the scope."""
+        present = self._operators.present(scope.graph)
+        return [(rule, matcher) for rule, matcher in self._compiled[index] if matcher.required <= present]
 
     # -- one pass, once over the model or a part of it
 
@@ -150,7 +175,8 @@ class Driver:
             edit = self._apply(name, rule, match)
             if edit is not None:
                 edits.append(edit)
-                if any(has_body(n) for n in (*edit.added, *edit.removed)):
+                self._operators.note(edit.added)
+                if any(has_body(n) for n in edit.added):  # none that has a body is ever removed
                     self._scopes = None
                 replaced.update(edit.replaced)
         return edits
@@ -185,30 +211,24 @@ class Driver:
     def _collect(self, index: int, region: set[ir.Node] | None) -> list[tuple[Rule, Match]]:
         """Disjoint matches of the pass's rules, in the order of the graph."""
         collected: list[tuple[Rule, Match]] = []
-        if self._scopes is None:
-            self._scopes = find_scopes(self.model, self._constants, self._target)
-        for scope in self._scopes:
+        for scope in self._found_scopes():
             collected += self._collect_in(index, scope, region)
         return collected
 
     def _collect_in(self, index: int, scope: Scope, region: set[ir.Node] | None) -> list[tuple[Rule, Match]]:
         name = self.passes[index].name
-        nodes = list(scope.graph) if region is None else [node for node in scope.graph if node in region]
-        present = None if region is not None else {key_of(node) for node in nodes}
-        by_anchor: dict[tuple[str, str], list[tuple[int, Rule, Matcher]]] = {}
-        for number, (rule, matcher) in enumerate(self._compiled[index]):
-            if present is None or matcher.required <= present:
-                for key in matcher.anchors:
-                    by_anchor.setdefault(key, []).append((number, rule, matcher))
+        by_anchor: dict[tuple[str, str], list[tuple[Rule, Matcher]]] = {}
+        for rule, matcher in self._possible(index, scope):
+            for key in matcher.anchors:
+                by_anchor.setdefault(key, []).append((rule, matcher))
         if not by_anchor:
             return []
-        operators = {op_type for _, op_type in by_anchor}
         claimed: set[ir.Node] = set()
         found: list[tuple[Rule, Match]] = []
-        for node in reversed(nodes):
-            if node.op_type not in operators or node in claimed:
+        for node in self._operators.backwards(scope.graph, {op_type for _, op_type in by_anchor}):
+            if node in claimed or (region is not None and node not in region):
                 continue
-            for _, rule, matcher in by_anchor.get(key_of(node), ()):
+            for rule, matcher in by_anchor.get(key_of(node), ()):
                 accepted: list[Match] = []
                 if matcher.match(scope, node, lambda m: self._accept(name, rule, m, claimed, accepted)):  # noqa: B023
                     claimed.update(accepted[0].nodes)
@@ -224,6 +244,7 @@ class Driver:
             learn, self._learn = self._learn, None
             if learn():
                 self._constants.forget_unknown()
+                self._learned = True
         try:
             if rule.interior == "refuse":
                 obstacle = blocked(match.nodes, match.outputs, self._constants)
@@ -270,6 +291,8 @@ class Driver:
         site.number = self._edits
         if edit is not None:
             self._edits += 1
+            labels = set(site.nodes)
+            self._covered.update(match.nodes, (n for n in edit.added if node_label(n) in labels))
             self._circles.note(site, edit)
         self._settle(name, match, site)
         return edit
@@ -315,14 +338,13 @@ class Driver:
 
     def _report_refused(self) -> None:
         """Refused matches that no applied one covers, the largest of those that overlap."""
-        applied = {n for sites in self.sites.values() for s in sites if s.status == "applied" for n in s.nodes}
-        kept: dict[str, set[str]] = {}
+        kept: dict[str, set[ir.Node]] = {}
         for name, site, nodes in sorted(self._refused.values(), key=lambda r: (-len(r[2]), r[1].outputs)):
-            labels = set(site.nodes)
             taken = kept.setdefault(name, set())
-            if labels & applied or labels & taken or any(n.graph is None for n in nodes):
+            # Not by their names: nodes may share one, and bodies beside each other often do.
+            if nodes & self._covered or nodes & taken or any(n.graph is None for n in nodes):
                 continue
-            taken |= labels
+            taken |= nodes
             site.id = f"{name}[{self._counters[name]}]"
             self._counters[name] += 1
             self.sites[name].append(site)

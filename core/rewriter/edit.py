@@ -12,7 +12,6 @@ from onnx_rewrite.analysis.order import noted_order
 from onnx_rewrite.analysis.uses import is_used
 from onnx_rewrite.match import Match
 from onnx_rewrite.rewriter.builder import Builder, merged_metadata
-from onnx_rewrite.rewriter.cutout import ordered
 from onnx_rewrite.rewriter.names import Names
 from onnx_rewrite.rewriter.placing import insert, last_node
 
@@ -42,16 +41,31 @@ def node_label(node: ir.Node) -> str:
     return node.name or (node.outputs[0].name or "" if node.outputs else "")
 
 
-def commit(match: Match, builder: Builder, results: Sequence[ir.Value], pass_name: str, names: Names) -> Edit:
+def commit(
+    match: Match,
+    in_order: Sequence[ir.Node],
+    builder: Builder,
+    results: Sequence[ir.Value],
+    pass_name: str,
+    names: Names,
+) -> Edit:
     """Puts the replacement in the place of the match.
 
     The new nodes stand before the match's last node, so that whatever they read is there and whatever reads them
     comes later. Outputs keep their names, types and metadata.
+
+    Args:
+        match: What is replaced.
+        in_order: Its nodes in an order in which they can run.
+        builder: The new nodes.
+        results: The new outputs, one for each of the match's.
+        pass_name: The pass, for names and metadata.
+        names: All names of the model.
     """
     graph = match.scope.graph
     nodes = match.nodes
     place = last_node(match)
-    metadata = merged_metadata(ordered(nodes))
+    metadata = merged_metadata(in_order)
     sources = ", ".join(node_label(n) for n in nodes)
     base = node_label(place)
     names.release_node(place.name)
@@ -71,14 +85,15 @@ def commit(match: Match, builder: Builder, results: Sequence[ir.Value], pass_nam
             new = identity.outputs[0]
             produced.add(new)
         replaced[old] = new
+    taking = set(replaced.values())
     for node in added:
         node.metadata_props.update(metadata)
         node.metadata_props[PASS_KEY] = pass_name
         node.metadata_props[SOURCES_KEY] = sources
-        kept = any(v in replaced.values() for v in node.outputs)
+        kept = any(v in taking for v in node.outputs)
         node.name = names.node(base if kept and base else f"{base}_{node.op_type}")
         for value in node.outputs:
-            if value not in replaced.values() and value.name is None:
+            if value.name is None and value not in taking:
                 value.name = names.value(f"{node.name}_out")
     for old, new in replaced.items():
         if new in produced:
@@ -121,25 +136,29 @@ def _take_over(old: ir.Value, new: ir.Value) -> None:
 
 def _remove_dead(nodes: Sequence[ir.Node]) -> tuple[list[ir.Node], list[ir.Node]]:
     """Removes nodes that nothing needs any more, and what fed only them; returns those, and what is left before."""
-    removed: list[ir.Node] = []
+    removed: dict[ir.Node, ir.Graph] = {}
     survivors: dict[ir.Node, None] = {}
     waiting = deque(nodes)
     while waiting:
         node = waiting.popleft()
         graph = node.graph
-        if graph is None:
+        if graph is None or node in removed:
             continue
         if any(is_used(v) or v.is_graph_output() for v in node.outputs) or has_body(node):
             survivors[node] = None
             continue
-        inputs = [v for v in node.inputs if v is not None]
-        graph.remove(node, safe=True)
-        removed.append(node)
+        removed[node] = graph
         survivors.pop(node, None)
-        for value in inputs:
+        for index, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            node.replace_input_with(index, None)
             producer = value.producer()
             if producer is not None:
-                waiting.append(producer)
+                if is_used(value):
+                    survivors[producer] = None
+                else:
+                    waiting.append(producer)
             elif (
                 not is_used(value)
                 and value.is_initializer()
@@ -149,7 +168,10 @@ def _remove_dead(nodes: Sequence[ir.Node]) -> tuple[list[ir.Node], list[ir.Node]
                 owner = value.graph
                 if owner is not None and value.name is not None:
                     owner.initializers.pop(value.name, None)
-    return removed, list(survivors)
+    # All at once: onnx_ir's checks per call cost more than the removal.
+    for graph in dict.fromkeys(removed.values()):
+        graph.remove([node for node, owner in removed.items() if owner is graph])
+    return list(removed), list(survivors)
 
 
 def has_body(node: ir.Node) -> bool:

@@ -20,6 +20,7 @@ class Fingerprints:
     def __init__(self, constants: Constants) -> None:
         self._constants = constants
         self._digests: dict[ir.Value, Hashable] = {}
+        self._numbers: dict[Hashable, int] = {}  # of each content of a constant: short keys are quickly compared
 
     def key(
         self,
@@ -47,12 +48,13 @@ class Fingerprints:
         return tuple(parts)
 
     def _node(self, node: ir.Node, numbers: dict[ir.Value, Hashable]) -> Hashable | None:
-        inputs = tuple(None if v is None else self._outer(v, numbers) for v in node.inputs)
-        if not node.attributes:
+        inputs = tuple([None if v is None else self._outer(v, numbers) for v in node.inputs])
+        given = node.attributes
+        if not given:
             return (node.op_type, node.domain, len(node.outputs), inputs)
         attributes: list[Hashable] = []
-        for name in sorted(node.attributes):
-            attribute = node.attributes[name]
+        for name in sorted(given):
+            attribute = given[name]
             if attribute.is_ref() or attribute.type in _UNHASHABLE:
                 return None
             value = attribute.value
@@ -67,7 +69,9 @@ class Fingerprints:
         if known is None:
             known = self._digests.get(value)
             if known is None and self._constants.is_constant(value):
-                known = self._digests[value] = self._constant(value)
+                content = self._constant(value)
+                number = self._numbers.setdefault(content, len(self._numbers))
+                known = self._digests[value] = ("constant", number)
             if known is None:
                 known = (len(numbers), value.dtype, _dims(value))
             numbers[value] = known
@@ -99,4 +103,4 @@ def _dims(value: ir.Value) -> Hashable:
     """The shape; symbols by name, since two dimensions of one name are equal."""
     if value.shape is None:
         return None
-    return tuple(d if isinstance(d, int) else (d.value or "?") for d in value.shape)
+    return tuple([d if isinstance(d, int) else (d.value or "?") for d in value.shape])

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnx_rewrite.analysis.skeleton import bodies
+
 
 def all_graphs(model: ir.Model) -> list[ir.Graph]:
     """Every graph of a model, outer before inner: the main one, bodies, functions and their bodies."""
-    graphs = [model.graph, *model.graph.subgraphs()]
-    for function in model.functions.values():
-        graphs += [function.graph, *function.subgraphs()]
-    return list(dict.fromkeys(graphs))
+    found: dict[ir.Graph, None] = {}
+    for graph in (model.graph, *(function.graph for function in model.functions.values())):
+        _add_with_bodies(graph, found)
+    return list(found)
+
+
+def _add_with_bodies(graph: ir.Graph, found: dict[ir.Graph, None]) -> None:
+    found[graph] = None
+    for node in graph:
+        if node.attributes:
+            for body in bodies(node):
+                _add_with_bodies(body, found)
 
 
 class Names:

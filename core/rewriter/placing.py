@@ -64,6 +64,8 @@ def _refuse_late(match: Match, value: ir.Value, producer: ir.Node) -> None:
 
 def last_node(match: Match) -> ir.Node:
     """Of the nodes that produce the outputs, the one that stands last."""
+    if len(match.outputs) == 1:
+        return match.anchor
     producers = list(dict.fromkeys(node for v in match.outputs if (node := v.producer()) is not None))
     if len(producers) == 1:
         return producers[0]

@@ -265,7 +265,9 @@ def _commit(model: ir.Model, plans: list[_Plan], names: Names, target: int) -> N
     for plan in plans:
         if plan.pairs:
             old, new = zip(*plan.pairs, strict=True)
-            commit(Match(plan.scope, frozenset(), {}, [plan.node], old), plan.builder, new, PASS_NAME, names)
+            commit(
+                Match(plan.scope, frozenset(), {}, [plan.node], old), [plan.node], plan.builder, new, PASS_NAME, names
+            )
     for imports in (model.graph.opset_imports, *(f.opset_imports for f in model.functions.values())):
         for domain in ("", "ai.onnx"):
             if domain in imports:

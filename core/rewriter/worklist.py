@@ -10,30 +10,41 @@ from onnx_rewrite.rewriter.edit import Edit
 
 
 class Worklist:
-    """The nodes around which something changed since a rule was last tried."""
+    """The nodes around which something changed: one log of edits that every pass reads at its own pace.
 
-    def __init__(self) -> None:
-        self._seeds: dict[ir.Node, None] = {}
+    Args:
+        passes: How many passes read it; they go by their numbers.
+    """
 
-    def __bool__(self) -> bool:
-        return bool(self._seeds)
+    def __init__(self, passes: int) -> None:
+        self._changed: list[ir.Node] = []
+        self._read = [0] * passes
+
+    def pending(self, index: int) -> bool:
+        """Whether anything changed that a pass has not taken yet."""
+        return self._read[index] < len(self._changed)
 
     def note(self, edit: Edit) -> None:
         """Remembers the neighbourhood of an edit."""
-        for node in (*edit.added, *edit.touched):
-            self._seeds[node] = None
+        self._changed += edit.added
+        self._changed += edit.touched
 
-    def take(self, depth: int, *, beside: bool = False) -> set[ir.Node]:
-        """The nodes whose matches may have changed, and forgets them.
+    def skip(self, index: int) -> None:
+        """A pass need not look at what changed so far."""
+        self._read[index] = len(self._changed)
+
+    def take(self, index: int, depth: int, *, beside: bool = False) -> set[ir.Node]:
+        """The nodes whose matches may have changed since a pass last asked.
 
         Args:
+            index: The pass.
             depth: How many nodes a pattern is deep, Identities aside. A match changes only if a node of it changes,
                 so the anchors concerned lie at most this many nodes after a changed one.
             beside: Whether a pattern has several outputs: its anchor may lie after anything that lies before a
                 changed node.
         """
-        found = {node for node in self._seeds if node.graph is not None}
-        self._seeds.clear()
+        found = {node for node in self._changed[self._read[index] :] if node.graph is not None}
+        self.skip(index)
         if beside:
             found |= _readers(_before(found, depth))
         level: Iterable[ir.Node] = list(found)
@@ -64,6 +75,8 @@ def _before(nodes: Iterable[ir.Node], depth: int) -> set[ir.Value]:
     found: set[ir.Value] = set()
     level = [v for node in nodes for v in node.inputs if v is not None]
     for _ in range(depth):
+        if not level:
+            break
         further: list[ir.Value] = []
         for value in level:
             if value in found:
