@@ -8,13 +8,13 @@ that onnx_ir reads; :mod:`onnx_rewrite.model.origin` then puts the real thing (o
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 from collections.abc import Generator, Iterable
 
 import onnx
 import onnx_ir as ir
 
+from onnx_rewrite.collector import collector_paused
 from onnx_rewrite.errors import ModelError
 from onnx_rewrite.model.structure import find_fault
 
@@ -72,22 +72,6 @@ def quiet_reading() -> Generator[None, None, None]:
             yield
     finally:
         logger.disabled = disabled
-
-
-@contextlib.contextmanager
-def collector_paused() -> Generator[None, None, None]:
-    """Pauses the garbage collector.
-
-    Reading and writing make hundreds of thousands of objects that all stay; looking for garbage among them takes a
-    third of the time.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def has_map(type_proto: onnx.TypeProto) -> bool:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import BinaryIO, TypeAlias, cast
+from typing import BinaryIO, Literal, TypeAlias, cast
 
 import onnx
 import onnx_ir as ir
@@ -23,6 +23,10 @@ MAX_PROTOBUF_BYTES = 2**31 - 1
 
 # A tensor that can be written to a file piece by piece.
 WholeTensor: TypeAlias = "ir.ExternalTensor | ir.serde.TensorProtoTensor"
+
+ExternalData: TypeAlias = Literal["keep", "link", "copy"]
+"""What becomes of weights in files of their own: the output refers to them where it can, shares their blocks on the
+disk, or gets files of its own."""
 
 # Smaller tensors stay in the model when weights are moved out of it: onnx's own default.
 MIN_EXTERNAL_BYTES = 1024
@@ -159,29 +163,38 @@ class Placement:
 
     copies: list[tuple[Path, Path]]  # (from, to)
     packed: list[tuple[onnx.TensorProto, WholeTensor]]  # to be written into one new file, then referred to
+    moved: bool = False  # whether locations in the message were changed
 
     @property
     def changes_model(self) -> bool:
         """Whether the model's own references have to be rewritten."""
-        return bool(self.packed)
+        return self.moved or bool(self.packed)
 
 
-def place(proto: onnx.ModelProto, base_dir: Path, output: Path) -> Placement:
-    """Plans where the external weights go when ``proto`` is written to ``output``; touches nothing.
+def place(proto: onnx.ModelProto, base_dir: Path, output: Path, how: ExternalData = "keep") -> Placement:
+    """Plans where the external weights go when ``proto`` is written to ``output``; touches no file.
 
-    In the folder of the input nothing moves. Elsewhere the data files keep their relative names where those are free
-    (or hold the same bytes already); the tensors of the other files are packed into one new file.
+    In the folder of the input nothing moves, and from a folder above it the output refers down to the same files,
+    unless a copy is asked for. Elsewhere the data files keep their relative names where those are free (or hold the
+    same bytes already); the tensors of the other files are packed into one new file.
     """
     placement = Placement([], [])
     folder = output.parent
-    if same_file(folder, base_dir):
+    if how == "keep" and same_file(folder, base_dir):
+        return placement
+    if how == "keep" and _refer_down(proto, base_dir, folder, placement):
         return placement
     decided: dict[str, bool] = {}
+    beside = same_file(folder, base_dir)
     for tensor in tensors_of_model(proto):
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
         source = external_tensor(tensor, base_dir)
         location = os.fspath(source.location)
+        if beside:
+            if how == "copy":
+                placement.packed.append((tensor, source))
+            continue
         if location not in decided:
             origin, target = base_dir / location, folder / location
             free = not os.path.lexists(target) and os.path.normpath(target) != os.path.normpath(output)
@@ -193,6 +206,21 @@ def place(proto: onnx.ModelProto, base_dir: Path, output: Path) -> Placement:
         if not decided[location]:
             placement.packed.append((tensor, source))
     return placement
+
+
+def _refer_down(proto: onnx.ModelProto, base_dir: Path, folder: Path, placement: Placement) -> bool:
+    """Makes locations relative to ``folder`` if the input lies below it; a location may not leave its folder."""
+    try:
+        below = base_dir.resolve().relative_to(folder.resolve())
+    except ValueError:
+        return False
+    for tensor in tensors_of_model(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = (below / entry.value).as_posix()
+    placement.moved = True
+    return True
 
 
 def move_out(proto: onnx.ModelProto) -> list[tuple[onnx.TensorProto, WholeTensor]]:

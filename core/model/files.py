@@ -36,8 +36,11 @@ def check_output_folder(path: Path) -> None:
     """Refuses an output path that cannot be written, before any work is done.
 
     Raises:
-        ModelError: When the folder does not exist or cannot be written, or the path is itself a folder.
+        ModelError: When the folder does not exist or cannot be written, or the path is itself a folder, a device or a
+            pipe: a file is replaced as a whole, which would destroy these.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ModelError(f"cannot write {path}: it is not a regular file", hint="Give the name of a file, or '-'.")
     if path.is_dir():
         raise ModelError(f"cannot write {path}: it is a folder", hint=f"Give a file name, such as {path / 'out.onnx'}.")
     folder = path.parent
@@ -79,6 +82,21 @@ def write_atomically(path: Path, fill: Callable[[BinaryIO], None]) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+# ioctl of Linux (linux/fs.h): the target shares the source's blocks until one of them is written to.
+_FICLONE = 0x40049409
+
+
+def share_blocks(source: BinaryIO, target: BinaryIO) -> bool:
+    """Makes an empty file a reflink of another; False where the system or the file system has none."""
+    try:
+        import fcntl
+
+        fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

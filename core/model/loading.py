@@ -13,10 +13,11 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from onnx_rewrite.collector import collector_paused
 from onnx_rewrite.errors import ModelError, UsageError
 from onnx_rewrite.model import formats
 from onnx_rewrite.model.carried import kept_names
-from onnx_rewrite.model.deserializing import collector_paused, deserialize
+from onnx_rewrite.model.deserializing import deserialize
 from onnx_rewrite.model.external import MAX_PROTOBUF_BYTES, check_external, inline_bytes
 from onnx_rewrite.model.files import explain_oserror
 from onnx_rewrite.model.origin import ModelOrigin, UnknownValueError, record
@@ -102,7 +103,10 @@ def load(source: Any) -> LoadedModel:
     elif type(source).__module__.startswith("onnx_graphsurgeon"):
         import onnx_graphsurgeon as gs  # type: ignore[import-not-found]
 
-        proto = gs.export_onnx(source)
+        try:
+            proto = gs.export_onnx(source)
+        except Exception as error:
+            raise ModelError(f"the gs.Graph cannot be written as ONNX: {' '.join(str(error).split())[:200]}") from error
     else:
         if isinstance(source, (bytes, bytearray, memoryview)):
             data = bytes(source)

@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 import onnx
 
+from onnx_rewrite.collector import collector_paused
 from onnx_rewrite.errors import ModelError, UsageError
 from onnx_rewrite.model import external, formats
-from onnx_rewrite.model.deserializing import collector_paused
 from onnx_rewrite.model.edits import Edits
 from onnx_rewrite.model.fidelity import Rebuild
 from onnx_rewrite.model.files import (
@@ -26,6 +26,7 @@ from onnx_rewrite.model.files import (
     removed_on_failure,
     same_content,
     same_file,
+    share_blocks,
     write_atomically,
 )
 from onnx_rewrite.model.loading import LoadedModel
@@ -60,18 +61,28 @@ def _message_with(edits: Edits, loaded: LoadedModel) -> onnx.ModelProto:
     return Rebuild(edits, loaded.base_dir, loaded.where).model()
 
 
-def save(loaded: LoadedModel, path: str | os.PathLike[str], *, overwrite_input: bool = False) -> Path:
+def save(
+    loaded: LoadedModel,
+    path: str | os.PathLike[str],
+    *,
+    overwrite_input: bool = False,
+    external_data: external.ExternalData = "keep",
+) -> Path:
     """Writes the model with its edits; when nothing changed, the very bytes that were read.
 
-    The form follows the extension. Files appear whole or not at all, weights before the model. In the input's folder
-    the output refers to the same weight files; elsewhere they are copied beside it under their own names, or, where
-    those names are taken, packed into ``<stem>.data``. A model above 2 GiB gets its weights moved into such a file. On
-    standard output, unless it is in the input's folder, weights are put into the model.
+    The form follows the extension. Files appear whole or not at all, weights before the model. In the input's folder,
+    or a folder above it, the output refers to the same weight files; elsewhere they are copied beside it under their
+    own names, or, where those names are taken, packed into ``<stem>.data``. A model above 2 GiB gets its weights moved
+    into such a file. On standard output, unless it is in the input's folder, weights are put into the model.
 
     Args:
         loaded: The model.
         path: The output file; ``"-"`` is standard output, always protobuf.
         overwrite_input: Allow the output to be the file that the model was read from.
+        external_data: What becomes of weights in files of their own. "keep" is as above; copies share their blocks
+            with the originals where the file system can (reflinks). "link" insists on that: no byte of a weight is
+            written. "copy" gives the output files of its own in the input's folder too. No hard or symbolic links:
+            onnx refuses to load through them.
 
     Returns:
         The path.
@@ -87,10 +98,12 @@ def save(loaded: LoadedModel, path: str | os.PathLike[str], *, overwrite_input: 
         _spare_input(loaded, output, overwrite_input)
     serializer = "protobuf" if to_stdout else formats.serializer_of_name(output)
     with collector_paused():
-        return _save(loaded, output, serializer, to_stdout)
+        return _save(loaded, output, serializer, to_stdout, external_data)
 
 
-def _save(loaded: LoadedModel, output: Path, serializer: formats.Serializer, to_stdout: bool) -> Path:
+def _save(
+    loaded: LoadedModel, output: Path, serializer: formats.Serializer, to_stdout: bool, how: external.ExternalData
+) -> Path:
     edits = Edits(loaded.origin, loaded.ir)
     unchanged = not edits.any and serializer == loaded.serializer and _has_raw(loaded)
     where = "standard output" if to_stdout else str(output)
@@ -101,7 +114,7 @@ def _save(loaded: LoadedModel, output: Path, serializer: formats.Serializer, to_
         assert loaded.base_dir is not None
         proto = _message_with(edits, loaded)
         if not to_stdout:
-            placement = external.place(proto, loaded.base_dir, output)
+            placement = external.place(proto, loaded.base_dir, output, how)
         elif not same_file(loaded.base_dir, Path.cwd()):
             external.embed(proto, loaded.base_dir, where)
             unchanged = False
@@ -117,7 +130,7 @@ def _save(loaded: LoadedModel, output: Path, serializer: formats.Serializer, to_
 
     made: list[Path] = []
     with removed_on_failure(made):
-        _write_weights(placement, output, made)
+        _write_weights(placement, output, made, must_share=how == "link")
         if unchanged:
             _write_same(loaded, output, to_stdout, edited_proto=proto)
             return output
@@ -170,19 +183,35 @@ def _write_same(loaded: LoadedModel, output: Path, to_stdout: bool, *, edited_pr
         write_atomically(output, lambda file: _ignore(file.write(data)))
 
 
-def _write_weights(placement: external.Placement, output: Path, made: list[Path]) -> None:
+def _write_weights(placement: external.Placement, output: Path, made: list[Path], *, must_share: bool) -> None:
+    if must_share and placement.packed:
+        name = placement.packed[0][0].name
+        raise ModelError(
+            f"cannot share the weights of {output}: the name of the file with '{name}' is taken in that folder",
+            hint="Choose another folder, or --external-data copy.",
+        )
     for source, target in placement.copies:
         _make_folders(target.parent, made)
         made.append(target)
-        _copy(source, target)
+        _copy(source, target, must_share=must_share)
     if placement.packed:
         _write_packed(placement.packed, output, made)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, *, must_share: bool = False) -> None:
+    def fill(out: BinaryIO) -> None:
+        if share_blocks(file, out):
+            return
+        if must_share:
+            raise ModelError(
+                f"cannot share the weights in {source} with {target}: the file system has no reflinks between them",
+                hint="Write into the input's folder, or use --external-data copy.",
+            )
+        shutil.copyfileobj(file, out, 1 << 22)
+
     try:
         with open(source, "rb") as file:
-            write_atomically(target, lambda out: shutil.copyfileobj(file, out, 1 << 22))
+            write_atomically(target, fill)
     except OSError as error:
         raise explain_oserror(error, source, "read") from error
 

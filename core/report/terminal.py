@@ -99,6 +99,24 @@ def passes(report: Report, console: Console) -> None:
     console.print(rows)
 
 
+def times(report: Report, console: Console) -> None:
+    """Prints where each pass's time went, in seconds, and what share of the run it was."""
+    rows = table(
+        "pass", "match", "apply", "verify", "total", "share", right=("match", "apply", "verify", "total", "share")
+    )
+    whole = report.seconds.total or 1.0
+    rest = whole
+    for entry in report.passes:
+        spent = (entry.seconds.match, entry.seconds.apply, entry.seconds.verify)
+        rest -= sum(spent)
+        rows.add_row(
+            Text(entry.name), *(f"{one:.3f}" for one in spent), f"{sum(spent):.3f}", f"{sum(spent) / whole:.0%}"
+        )
+    rows.add_row("[dim]everything else[/dim]", "", "", "", f"{rest:.3f}", f"{rest / whole:.0%}")
+    console.print()
+    console.print(rows)
+
+
 def _number(value: int, style: str) -> Text:
     return Text(f"{value:,}", style=style if value else "dim")
 
