@@ -11,11 +11,15 @@ import onnx_ir as ir
 from onnx_rewrite.analysis.vague import is_vague
 from onnx_rewrite.model import INFERRED_KEY, LoadedModel
 from onnx_rewrite.verify.feeds import Source
-from onnx_rewrite.verify.regimes import UNIT
+from onnx_rewrite.verify.regimes import INTEGERS, LOCAL, UNIT
 from onnx_rewrite.verify.session import Session
 
 # Under this many bindings a dimension that depends on a symbolic one shows that it varies.
 BINDINGS = 2
+
+# The lengths of what these give depend on numbers: those that vary with the kind of feed show that they do.
+COUNTING = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
+REGIMES = (UNIT, INTEGERS, LOCAL[-1])  # the last: nothing but zeros
 
 Sizes = list[tuple[int, ...]]
 
@@ -74,28 +78,45 @@ class Probe:
             session = Session(_with_shapes(self._original.proto, names), folder=folder)
         except Exception:  # a model that does not load teaches nothing; what it lacks is reported as not verified
             return symbols, observed
-        for feed in self._candidates():
-            try:
-                found = session(feed)
-            except Exception:  # a binding that does not fit the model
-                continue
-            for name, shape in zip(names, found, strict=True):
-                observed.setdefault(name, []).append(tuple(int(d) for d in shape))
-            for symbol, size in _bound(self._original.proto, feed).items():
-                symbols.setdefault(symbol, []).append((size,))
-            runs += 1
+        for feeds in self._candidates():
+            ran = False
+            for feed in feeds:
+                try:
+                    found = session(feed)
+                except Exception:  # a binding that does not fit the model
+                    continue
+                ran = True
+                for name, shape in zip(names, found, strict=True):
+                    observed.setdefault(name, []).append(tuple(int(d) for d in shape))
+                for symbol, size in _bound(self._original.proto, feed).items():
+                    symbols.setdefault(symbol, []).append((size,))
+            runs += ran
             if runs == BINDINGS:
                 break
         return symbols, observed
 
-    def _candidates(self) -> Iterator[Mapping[str, Any]]:
+    def _candidates(self) -> Iterator[Sequence[Mapping[str, Any]]]:
+        """Feeds, those of one binding together."""
         if self._feeds is not None:
-            yield from self._feeds
+            yield from ([feed] for feed in self._feeds)
             return
         source = Source(self._original.proto, self._seed, self._shapes)
         if source.obstacle is None:
+            regimes = REGIMES if _counts(self._original.proto) else REGIMES[:1]
             for binding in source.bindings():
-                yield source.draw(UNIT, binding).values
+                yield [source.draw(regime, binding).values for regime in regimes]
+
+
+def _counts(proto: onnx.ModelProto) -> bool:
+    """Whether some operator gives a result whose length depends on numbers."""
+    graphs: list[Any] = [proto.graph, *proto.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            if node.op_type in COUNTING:
+                return True
+            for attribute in node.attribute:
+                graphs += [attribute.g] if attribute.type == onnx.AttributeProto.GRAPH else attribute.graphs
+    return False
 
 
 def _with_shapes(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:

@@ -63,9 +63,10 @@ def symbols(inputs: Sequence[Input]) -> list[str]:
 def candidates(
     model: onnx.ModelProto, names: Sequence[str], fixed: Mapping[str, int], seed: int
 ) -> Iterator[dict[str, int]]:
-    """Bindings to try, the most telling first: distinct primes, all 1, other primes; then, for models that bind
-    their symbols in ways not declared (a Reshape to a constant, two names for one size), equal sizes, and sizes that
-    occur among the model's own constants.
+    """Bindings to try, the most telling first: distinct primes, all 1, sizes beyond small constants, other primes.
+
+    Then, for models that bind their symbols in ways not declared (a Reshape to a constant, two names for one size),
+    equal sizes, and sizes that occur among the model's own constants.
 
     Args:
         model: The model, for the sizes that occur in it.
@@ -84,6 +85,8 @@ def candidates(
     cycle = [_PRIMES[i % len(_PRIMES)] + 31 * (i // len(_PRIMES)) for i in range(len(free) + 1)]
     yield from fresh(cycle[: len(free)])
     yield from fresh([1] * len(free))
+    beyond = _beyond(model)
+    yield from fresh([size + beyond for size in cycle[1:]])
     yield from fresh(cycle[1:])
     if not free:
         return
@@ -97,15 +100,35 @@ def candidates(
         yield from fresh([int(s) for s in rng.choice(sizes, len(free))])
 
 
+# A Slice of few elements is met by sizes beyond all its bounds; larger numbers are sizes themselves, not bounds.
+_MOST_BEYOND = 64
+
+
+def _beyond(model: onnx.ModelProto) -> int:
+    """The sum of the model's short integer constants, if it is small: dimensions above it show a bound that lost its
+    sign, or that is counted from the other end.
+    """
+    total = 0
+    for tensor in _tensors(model):
+        if tensor.data_type == onnx.TensorProto.INT64 and int(np.prod(tensor.dims)) <= 8:
+            values = np.abs(numpy_helper.to_array(tensor).ravel())
+            total += int(values[values <= _MOST_BEYOND].sum())
+    return total if total <= _MOST_BEYOND else 0
+
+
+def _tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    found = list(model.graph.initializer)
+    for node in model.graph.node:
+        found.extend(a.t for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
+    return found
+
+
 def _sizes(model: onnx.ModelProto) -> list[int]:
     """Sizes between 2 and 1024 that occur in the model: dimensions of constants and inputs, elements of short integer
     constants.
     """
     graph, found = model.graph, list[int]()
-    tensors = list(graph.initializer)
-    for node in graph.node:
-        tensors.extend(a.t for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
-    for tensor in tensors:
+    for tensor in _tensors(model):
         found.extend(tensor.dims)
         if tensor.data_type == onnx.TensorProto.INT64 and int(np.prod(tensor.dims)) <= 8:
             found.extend(int(v) for v in numpy_helper.to_array(tensor).ravel())

@@ -21,10 +21,12 @@ class Feed:
     Attributes:
         values: An array per input name, of the input's own dtype.
         regime: The kind of numbers, with the binding where there are symbolic dimensions.
+        empty: Whether a symbolic dimension is 0: such a feed shows shapes and crashes, but no wrong number.
     """
 
     values: dict[str, Array]
     regime: str
+    empty: bool = False
 
 
 class Source:
@@ -58,13 +60,19 @@ class Source:
         """Bindings to try, best first."""
         return candidates(self._model, symbols(self.inputs), self.fixed, self._seed)
 
+    def empty_bindings(self, binding: Mapping[str, int]) -> Iterator[dict[str, int]]:
+        """`binding` with one symbolic dimension after the other 0, those that the user fixed aside."""
+        for name in binding:
+            if name not in self.fixed:
+                yield {**binding, name: 0}
+
     def draw(self, regime: Regime, binding: Mapping[str, int]) -> Feed:
         """One feed; the same for the same seed, regime and shapes, whatever the names of the inputs."""
         values: dict[str, Array] = {}
         for position, value in enumerate(self.inputs):
             shape = tuple(d if isinstance(d, int) else binding[d] for d in value.dims or ())
             values[value.name] = self._values(value, shape, regime, position, dict(binding))
-        return Feed(values, self.label(regime, binding))
+        return Feed(values, self.label(regime, binding), empty=0 in binding.values())
 
     def label(self, regime: Regime, binding: Mapping[str, int]) -> str:
         """What a feed is called in reports: its regime, and the sizes of the symbolic dimensions."""

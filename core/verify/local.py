@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 
 import onnx
 
 from onnx_rewrite.verdict import Verification, not_verified
+from onnx_rewrite.verify.captured import LABEL, Captured
 from onnx_rewrite.verify.dtypes import Array, Tolerance
-from onnx_rewrite.verify.feeds import Source
+from onnx_rewrite.verify.feeds import Feed, Source
 from onnx_rewrite.verify.fingerprint import exact, structural
-from onnx_rewrite.verify.judge import Pair, Refused, Subject, judge_feeds
-from onnx_rewrite.verify.regimes import INTEGERS, LOCAL, UNIT
+from onnx_rewrite.verify.judge import INEXACT, Pair, Refused, Subject, judge_feeds
+from onnx_rewrite.verify.reference import CannotEvaluate
+from onnx_rewrite.verify.regimes import INTEGERS, LOCAL, UNIT, Regime
 from onnx_rewrite.verify.session import first_line
+
+DRAWN_AGAIN = ", draw "
+MOST_EMPTY = 2
 
 
 class LocalJudge:
@@ -23,21 +30,56 @@ class LocalJudge:
     dimensions, the first ones again under others (1 everywhere, other primes). Bindings that the original refuses are
     passed over.
 
+    Dimensions that may be 0 are fed so too, where the original runs on it.
+
     Args:
         seed: The only source of randomness: equal seeds give equal feeds and verdicts.
         tolerance: How far apart results may be.
-        feeds: At most this many feeds per check; None runs all.
+        feeds: So many feeds per check: the most telling ones of the plan, or, beyond it, its regimes drawn again.
+            None: the plan.
+        captured: Values from the user's own inputs, which every site is judged on too.
     """
 
-    def __init__(self, *, seed: int = 0, tolerance: Tolerance | None = None, feeds: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        tolerance: Tolerance | None = None,
+        feeds: int | None = None,
+        captured: Captured | None = None,
+    ) -> None:
         self.seed, self.tolerance, self.feeds = seed, tolerance or Tolerance(), feeds
+        self.captured = captured
         self._exact: dict[bytes, Verification] = {}
         self._structural: dict[bytes, tuple[Verification, int]] = {}
         self.judged = 0
         """How many pairs were run; the others were known already."""
 
     def __call__(self, before: onnx.ModelProto, after: onnx.ModelProto) -> Verification:
-        """The verdict on replacing ``before`` by ``after``. Identical pairs are judged once, whatever their names."""
+        """The verdict on replacing ``before`` by ``after``. Identical pairs are judged once, whatever their names; on
+        captured values each of them is.
+        """
+        verdict = self._on_drawn(before, after)
+        feeds = [] if self.captured is None or not verdict.equivalent else self.captured.feeds(before)
+        if not feeds:
+            return verdict
+        try:
+            pair = Pair(Subject(before), Subject(after), self.tolerance)
+        except Refused as refusal:
+            return refusal.verification
+        own = judge_feeds(pair, feeds)
+        if own.verdict == "not verified":  # the original refuses what it was fed inside the whole
+            return verdict
+        if own.equivalent and own.error_after * (verdict.bound or 1.0) <= verdict.error_after * (own.bound or 1.0):
+            return replace(verdict, feeds=verdict.feeds + own.feeds)
+        return replace(own, feeds=verdict.feeds + own.feeds)
+
+    @property
+    def by_place(self) -> bool:
+        """Whether equal sites may get different verdicts: each is fed what flows there."""
+        return self.captured is not None
+
+    def _on_drawn(self, before: onnx.ModelProto, after: onnx.ModelProto) -> Verification:
         key = exact(before, after)
         known = self._exact.get(key)
         if known is not None:
@@ -64,10 +106,15 @@ class LocalJudge:
             before: The model that was judged as the original.
             regime: As the verdict has it, sizes of symbolic dimensions included.
         """
-        source = Source(before, self.seed)
+        if regime.startswith(LABEL) and self.captured is not None:
+            return next((dict(f.values) for f in self.captured.feeds(before) if regime == f.regime), None)
+        regime = regime.partition(f", replacement in float64: {INEXACT}")[0]
+        regime, _, turn = regime.partition(DRAWN_AGAIN)
+        source = Source(before, self.seed + int(turn or 0))
         if source.obstacle:
             return None
-        for binding in source.bindings():
+        bindings = [b for binding in source.bindings() for b in (binding, *source.empty_bindings(binding))]
+        for binding in bindings:
             if source.label(LOCAL[0], binding).removeprefix(LOCAL[0].name) not in regime:
                 continue
             for kind in LOCAL:
@@ -89,7 +136,32 @@ class LocalJudge:
             return not_verified(f"the original ran on no feed: {failure}")
         plan = [(regime, bindings[0]) for regime in LOCAL]
         plan += [(regime, binding) for binding in bindings[1:] for regime in (UNIT, INTEGERS)]
-        return judge_feeds(pair, (source.draw(*entry) for entry in plan[: self.feeds]))
+        plan += [(UNIT, binding) for binding in empty_bindings(pair, source, bindings[0])]
+        feeds = (source.draw(*entry) for entry in plan[: self.feeds])
+        return judge_feeds(pair, chain(feeds, self._further(before, plan)))
+
+    def _further(self, before: onnx.ModelProto, plan: list[tuple[Regime, dict[str, int]]]) -> Iterator[Feed]:
+        """The plan's feeds with other numbers, turn after turn, as many as are asked for beyond the plan."""
+        for number in range(len(plan), self.feeds or 0):
+            turn, place = divmod(number, len(plan))
+            feed = Source(before, self.seed + turn).draw(*plan[place])
+            yield replace(feed, regime=f"{feed.regime}{DRAWN_AGAIN}{turn}")
+
+
+def empty_bindings(pair: Pair, source: Source, binding: dict[str, int]) -> list[dict[str, int]]:
+    """Bindings with a dimension of 0 under which the original runs; few models are meant for more than one."""
+    found: list[dict[str, int]] = []
+    for empty in source.empty_bindings(binding):
+        try:
+            _, reference = pair.run_before(source.draw(UNIT, empty), keep=True)
+        except Exception:  # not legal for this graph
+            continue
+        if isinstance(reference, CannotEvaluate):
+            continue
+        found.append(empty)
+        if len(found) == MOST_EMPTY:
+            break
+    return found
 
 
 def bind(pair: Pair, source: Source, wanted: int) -> tuple[list[dict[str, int]], str | None]:

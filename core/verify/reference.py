@@ -1,8 +1,8 @@
 """A model in float64: every float tensor is widened exactly, every node computed in double, nothing rounded in between.
 
-Constants keep their value (an epsilon of float32(1e-5) stays that number). Casts between float types do nothing;
-casts to integers truncate as ever. What is discrete by definition (comparisons, ArgMax, rounding, quantization) stays
-discrete.
+Constants keep their value (an epsilon of float32(1e-5) stays that number). Casts between float types do nothing
+unless they are asked to round; casts to integers truncate as ever. What is discrete by definition (comparisons, ArgMax,
+rounding, quantization) stays discrete.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from onnx_rewrite.verify.dtypes import Array, widen
+from onnx_rewrite.verify.dtypes import HALVES, Array, numpy_dtype, widen
 from onnx_rewrite.verify.kernels import CannotEvaluate, Kernel, Node, load
 from onnx_rewrite.verify.kernels.fallback import evaluate as evaluate_elsewhere
 
@@ -83,10 +83,10 @@ class _Step:
 class Body:
     """A graph, compiled: its constants, its steps, and after which step each value is no longer needed."""
 
-    def __init__(self, graph: onnx.GraphProto, opsets: dict[str, int], folder: str) -> None:
+    def __init__(self, graph: onnx.GraphProto, opsets: dict[str, int], folder: str, narrow: bool = False) -> None:
         self.inputs = [i.name for i in graph.input]
         self.outputs = [o.name for o in graph.output]
-        self._opsets, self._folder = opsets, folder
+        self._opsets, self._folder, self._narrow = opsets, folder, narrow
         self._tensors: dict[str, onnx.TensorProto] = {}
         self.constants: dict[str, Array] = {}
         for sparse in graph.sparse_initializer:
@@ -131,6 +131,8 @@ class Body:
         for i, (node, _) in enumerate(made):
             standard = node.proto.domain in ("", "ai.onnx")
             found = _CONTROL.get(node.proto.op_type) or table.get(node.proto.op_type) if standard else None
+            if self._narrow and standard and node.proto.op_type == "Cast" and node.get("to") in HALVES:
+                found = _rounding_cast
             self._steps.append(_Step(node, found, tuple(ends.get(i, ()))))
 
     def _node(self, proto: onnx.NodeProto) -> Node:
@@ -139,7 +141,7 @@ class Body:
             value = onnx.helper.get_attribute_value(attribute)
             kind = attribute.type
             if kind == onnx.AttributeProto.GRAPH:
-                value = Body(attribute.g, self._opsets, self._folder)
+                value = Body(attribute.g, self._opsets, self._folder, self._narrow)
             elif kind == onnx.AttributeProto.TENSOR:
                 value = widen(numpy_helper.to_array(attribute.t, self._folder))
             elif kind == onnx.AttributeProto.STRING:
@@ -205,18 +207,19 @@ class Reference:
     Args:
         model: The model; model-local functions are inlined first.
         folder: Where its external data lies.
+        narrow: Whether a Cast to fp16 or bf16 rounds; everything else stays in double.
 
     Raises:
         CannotEvaluate: From a call, where a node has no evaluation in float64, or fails on these feeds.
     """
 
-    def __init__(self, model: onnx.ModelProto, folder: str | Path = "") -> None:
+    def __init__(self, model: onnx.ModelProto, folder: str | Path = "", *, narrow: bool = False) -> None:
         if model.functions:
             from onnx import inliner
 
             model = inliner.inline_local_functions(model)
         opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
-        self._body = Body(model.graph, opsets, str(folder))
+        self._body = Body(model.graph, opsets, str(folder), narrow)
         self.outputs = self._body.outputs
 
     def __call__(self, feeds: Mapping[str, Array], jitter: Jitter | None = None) -> list[Array]:
@@ -227,6 +230,10 @@ class Reference:
 
 def _truncates(node: Node) -> bool:
     return node.proto.op_type == "Cast" and node.get("to") not in (1, 10, 11, 16)
+
+
+def _rounding_cast(node: Node, x: Array) -> Array:
+    return widen(x.astype(numpy_dtype(node.get("to"))))
 
 
 def _constant(node: Node) -> Array:
