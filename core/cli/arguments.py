@@ -132,4 +132,7 @@ def default_passes() -> list[str]:
     """Names of the passes of a run without `--passes`: all that ship with this program, none of other packages."""
     from importlib.metadata import entry_points
 
-    return sorted({point.name for point in entry_points(group=PASS_GROUP) if point.value.startswith(BUILT_IN)})
+    points = entry_points(group=PASS_GROUP)
+    others = {point.name for point in points if not point.value.startswith(BUILT_IN)}
+    built_in = {point.name for point in points if point.value.startswith(BUILT_IN)}
+    return sorted(f"onnx-rewrite/{name}" if name in others else name for name in built_in)

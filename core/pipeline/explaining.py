@@ -34,6 +34,8 @@ def explain(source: Any, pass_: Any, *, node: str | None = None, target: str = "
     chosen = registry.resolve(pass_)
     if len(chosen) != 1:
         raise UsageError("explain takes one pass at a time", hint="one of " + ", ".join(p.name for p in chosen))
+    if isinstance(chosen[0], registry.FunctionPass):
+        raise UsageError(f"pass '{chosen[0].name}' is a function: it has no pattern that could be explained")
     loaded = load(source)
     if node is not None:
         _must_exist(loaded.ir, node)

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from onnx_rewrite import registry
 from onnx_rewrite.model import load, reload
+from onnx_rewrite.pipeline.driving import PassRun
 from onnx_rewrite.pipeline.reporting import opsets
-from onnx_rewrite.rewriter.driver import Driver
 from onnx_rewrite.rewriter.names import all_graphs
 
 
@@ -62,7 +62,7 @@ def inspect(source: Any, passes: Any = None) -> Inspection:
         ModelError: The model cannot be read.
         UsageError: A pass is unknown.
     """
-    chosen = registry.resolve(registry.names() if passes is None else passes)
+    chosen = registry.usable() if passes is None else registry.resolve(passes)
     loaded = load(source)
     model = loaded.ir
     histogram: Counter[str] = Counter()
@@ -84,7 +84,7 @@ def inspect(source: Any, passes: Any = None) -> Inspection:
         parameter_bytes=sum(int(t.nbytes) for t in tensors),
     )
     for one in chosen:
-        driver = Driver(reload(loaded).ir, [one], kept=loaded.kept_names)
+        driver = PassRun(reload(loaded), [one])
         driver.run()
         statuses = Counter(site.status for site in driver.sites[one.name])
         found.sites[one.name] = {

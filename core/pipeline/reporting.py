@@ -7,6 +7,7 @@ import sys
 import onnx_ir as ir
 
 from onnx_rewrite.model import LoadedModel, count_nodes
+from onnx_rewrite.pipeline.driving import PassRun
 from onnx_rewrite.report.schema import (
     ModelInfo,
     ModelVerification,
@@ -16,7 +17,6 @@ from onnx_rewrite.report.schema import (
     SiteReport,
     SiteVerification,
 )
-from onnx_rewrite.rewriter.driver import Driver
 from onnx_rewrite.rewriter.site import Site
 from onnx_rewrite.verdict import Verification
 
@@ -37,7 +37,7 @@ def opsets(model: ir.Model) -> dict[str, int]:
     return dict(model.graph.opset_imports)
 
 
-def pass_reports(driver: Driver) -> list[PassReport]:
+def pass_reports(driver: PassRun) -> list[PassReport]:
     """One report per pass, in the order in which they were given."""
     reports: list[PassReport] = []
     for one in driver.passes:

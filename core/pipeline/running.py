@@ -13,16 +13,20 @@ import numpy as np
 from onnx_rewrite import registry
 from onnx_rewrite.engines import registry as registry_of_engines
 from onnx_rewrite.errors import NotEquivalentError, UsageError
-from onnx_rewrite.model import LoadedModel, load
+from onnx_rewrite.model import LoadedModel, load, reload, to_proto
 from onnx_rewrite.pipeline import reporting
+from onnx_rewrite.pipeline.capturing import capture
+from onnx_rewrite.pipeline.driving import PassRun
+from onnx_rewrite.pipeline.graphsurgeon import Conditions
 from onnx_rewrite.pipeline.probing import Probe
 from onnx_rewrite.pipeline.result import Result
+from onnx_rewrite.pipeline.stages import Stages
 from onnx_rewrite.pipeline.whole import Whole
 from onnx_rewrite.report.schema import Report, TotalSeconds
-from onnx_rewrite.rewriter.driver import Driver
 from onnx_rewrite.rewriter.listing import Selection
 from onnx_rewrite.verdict import Verification
 from onnx_rewrite.verify import LocalJudge, check_feeds, load_inputs
+from onnx_rewrite.verify.deployment import optimiser_fault
 
 TARGETS = ("onnx", "onnxruntime", "tensorrt-8.6", "tensorrt-10", "tensorrt-11", "tensorrt-rtx")
 
@@ -61,7 +65,9 @@ def run(
     accept: Sequence[str] = (),
     strict: bool = False,
     seed: int = 0,
+    feeds_per_site: int | None = None,
     bench: Sequence[str] | str = (),
+    print_between_passes: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Rewrites a model; the model that is given is not changed.
@@ -80,8 +86,11 @@ def run(
         accept: "inconclusive" keeps replacements that ran but could not be judged.
         strict: Raise where anything was rolled back or could not be verified.
         seed: The source of randomness of drawn feeds.
+        feeds_per_site: How many feeds each replacement is judged on; None: about a dozen, of all regimes.
         bench: Engines that are built of the model before and after, run where this machine can, and measured:
             "onnxruntime,tensorrt-rtx", or a sequence of names; "auto": those that this machine has.
+        print_between_passes: A folder that gets the model as it was read, and as it is after each turn of a pass that
+            changed it: "00.input.onnx", "01.ln.onnx", ...
         progress: Told what is going on.
 
     Returns:
@@ -105,28 +114,49 @@ def run(
     loaded = load(source)
     feeds = feeds_for(inputs, loaded)
     report = Report(model=reporting.model_info(loaded))
-    judge = None if verify == "off" else LocalJudge(seed=seed)
+    if feeds_per_site is not None and feeds_per_site < 1:
+        raise UsageError(f"{feeds_per_site} feeds per site judge nothing", hint="at least 1, or --verify off")
+    judge = None if verify == "off" else LocalJudge(seed=seed, feeds=feeds_per_site)
     if verify != "off":
         _refuse_bad_shapes(loaded, shapes)
 
-    def drive(model: LoadedModel, denied: frozenset[tuple[str, tuple[str, ...]]], *, judged: bool) -> Driver:
-        probe = Probe(loaded, model.ir, feeds, shapes, seed)
-        driver = Driver(
-            model.ir,
+    stages = None if print_between_passes is None else Stages(Path(print_between_passes))
+    if stages is not None:
+        stages.write(loaded, "input")
+
+    def drive(model: LoadedModel, denied: frozenset[tuple[str, tuple[str, ...]]], *, judged: bool) -> PassRun:
+        def turned(name: str) -> None:
+            if stages is not None and model is loaded:
+                stages.write(model, name)
+
+        driven = PassRun(
+            model,
             chosen,
             judge=judge if judged else None,
+            conditions=Conditions(
+                verify=judged and judge is not None,
+                feeds=feeds,
+                shapes=shapes,
+                seed=seed,
+                opset=opset,
+                selection=selection,
+                accept_inconclusive="inconclusive" in accept,
+                denied=denied,
+                kept=loaded.kept_names,
+            ),
             target=target,
-            opset=opset,
-            selection=selection,
-            accept_inconclusive="inconclusive" in accept,
-            denied=denied,
-            kept=loaded.kept_names,
-            learn=None if verify == "off" else probe,
+            learn=None if verify == "off" else Probe(loaded, model.ir, feeds, shapes, seed),
             found=lambda site: tell.advance(),
+            after=turned,
         )
-        driver.run()
-        return driver
+        driven.run()
+        return driven
 
+    uncaptured: str | None = None
+    if feeds and judge is not None:
+        tell.stage("capturing what flows into the sites")
+        planned = drive(reload(loaded), frozenset(), judged=False)
+        judge.captured, uncaptured = capture(loaded, feeds, [s for one in planned.sites.values() for s in one])
     tell.stage("rewriting")
     driver = drive(loaded, frozenset(), judged=True)
     verdict: Verification | None = None
@@ -138,11 +168,16 @@ def run(
     report.passes = reporting.pass_reports(driver)
     report.verification = None if verdict is None else reporting.model_verification(verdict)
     report.warnings = _warnings(driver, verdict, verify)
+    if uncaptured is not None:
+        report.warnings.append(uncaptured)
     report.seconds = TotalSeconds(round(perf_counter() - began, 6))
     report.peak_rss_mb = reporting.peak_rss_mb()
     sites = [site for one in driver.passes for site in driver.sites[one.name]]
     result = Result(report, sites, changed=_changed(driver), _loaded=loaded, _judge=judge)
     _judge_run(result, verdict, strict=strict, verify=verify)
+    if verdict is not None and verdict.equivalent and result.changed:
+        fault = optimiser_fault(to_proto(loaded), None if loaded.base_dir is None else str(loaded.base_dir))
+        report.warnings += [] if fault is None else [fault]
     if bench:
         from onnx_rewrite.pipeline.measuring import measure
 
@@ -150,7 +185,7 @@ def run(
     return result
 
 
-def _changed(driver: Driver) -> bool:
+def _changed(driver: PassRun) -> bool:
     return bool(driver.raised) or any(s.status == "applied" for sites in driver.sites.values() for s in sites)
 
 
@@ -186,7 +221,7 @@ def _refuse_bad_shapes(loaded: LoadedModel, shapes: Mapping[str, Sequence[int]] 
         check_shapes(loaded.proto, shapes)
 
 
-def _warnings(driver: Driver, verdict: Verification | None, verify: str) -> list[str]:
+def _warnings(driver: PassRun, verdict: Verification | None, verify: str) -> list[str]:
     found: list[str] = []
     applied = [s for sites in driver.sites.values() for s in sites if s.status == "applied"]
     blind = [s for s in applied if s.verification.verdict != "equivalent"]

@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from onnx_rewrite.model import LoadedModel, reload, to_proto
-from onnx_rewrite.rewriter.driver import Driver
+from onnx_rewrite.pipeline.driving import PassRun
 from onnx_rewrite.rewriter.site import Site
 from onnx_rewrite.verdict import Verification
 from onnx_rewrite.verify import judge_models
 from onnx_rewrite.verify.bisection import first_bad
 
 Key = tuple[str, tuple[str, ...]]
-Drive = Callable[..., Driver]
+Drive = Callable[..., PassRun]
 
 # Each round takes back one edit; more than this many bad ones are no accident.
 MAX_OFFENDERS = 8
@@ -45,7 +45,7 @@ class Whole:
         self._seed = seed
         self._drive = drive
 
-    def settled(self, loaded: LoadedModel, driver: Driver) -> tuple[LoadedModel, Driver, Verification]:
+    def settled(self, loaded: LoadedModel, driver: PassRun) -> tuple[LoadedModel, PassRun, Verification]:
         """The model without the edits that make the outputs differ, its driver, and the verdict."""
         verdict = self._judge(loaded)
         denied: dict[Key, str] = {}
@@ -79,7 +79,7 @@ class Whole:
             folder=self._original.base_dir,
         )
 
-    def _explain(self, driver: Driver, denied: Mapping[Key, str], verdict: Verification) -> None:
+    def _explain(self, driver: PassRun, denied: Mapping[Key, str], verdict: Verification) -> None:
         for sites in driver.sites.values():
             for site in sites:
                 reason = denied.get(_key(site))
@@ -92,7 +92,7 @@ def _key(site: Site) -> Key:
     return site.pass_name, site.outputs
 
 
-def _applied(driver: Driver) -> list[Site]:
+def _applied(driver: PassRun) -> list[Site]:
     """Applied sites in the order of their edits."""
     found = [s for sites in driver.sites.values() for s in sites if s.status == "applied"]
     return sorted(found, key=lambda s: s.number)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from onnx_rewrite.cli import output
-from onnx_rewrite.errors import UsageError
+from onnx_rewrite.errors import OnnxRewriteError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,8 +35,8 @@ def passes(name: str | None = None, /, *, as_json: Annotated[bool, Parameter(nam
     for each in registry.names():
         try:
             found.append(registry.describe(each))
-        except UsageError as error:  # of another package; the list goes on without it
-            broken.append(str(error))
+        except OnnxRewriteError as error:  # of another package; the list goes on without it
+            broken.append(f"{error} ({error.hint})" if error.hint else str(error))
     if as_json:
         _print_json([asdict(info) for info in found])
     else:
@@ -87,7 +87,7 @@ def _describe(info: PassDescription, human: Console) -> None:
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
     facts.add_row("opset", "any" if _opset(info) == "any" else f"{info.needs_opset} or newer; a model below is raised")
-    facts.add_row("from", Text(info.origin))
+    facts.add_row("from", Text(f"{info.package}, {info.origin}" if info.package else info.origin))
     facts.add_row("use", Text(_usage(info)))
     human.print()
     human.print(facts)
@@ -95,12 +95,12 @@ def _describe(info: PassDescription, human: Console) -> None:
         human.print()
         human.print("[bold]options[/bold]")
     for option in info.options:
-        default = "required" if option.default is None else f"default {option.default}"
+        default = "required" if option.required else f"default {option.default or repr('')}"
         human.print(Text(f"  {option.name}  {option.type}, {default}"))
         if option.help:
             human.print(Text(f"    {option.help}", style="dim"))
 
 
 def _usage(info: PassDescription) -> str:
-    first = f":{info.options[0].name}={info.options[0].default or 'VALUE'}" if info.options else ""
-    return f"--passes {info.name}{first}"
+    wanted = [option for option in info.options if option.required] or list(info.options[:1])
+    return f"--passes {info.name}" + "".join(f":{option.name}={option.default or 'VALUE'}" for option in wanted)
