@@ -10,8 +10,10 @@ from onnx_rewrite.pipeline.inspecting import Inspection, ValueInfo, inspect
 from onnx_rewrite.pipeline.measuring import bench, measure
 from onnx_rewrite.pipeline.result import Result
 from onnx_rewrite.pipeline.running import Progress, run
+from onnx_rewrite.verify.measures import Checked
 
 __all__ = [
+    "Checked",
     "Difference",
     "Extracted",
     "Inspection",

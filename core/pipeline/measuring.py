@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx_rewrite.engines import registry
-from onnx_rewrite.engines.bench import compare
-from onnx_rewrite.engines.protocol import Model
+from onnx_rewrite.engines.bench import Watch, compare
+from onnx_rewrite.engines.protocol import Backend, Model, Profile
+from onnx_rewrite.engines.timing import Effort
 from onnx_rewrite.errors import UsageError
 from onnx_rewrite.model import LoadedModel, load, to_proto
 from onnx_rewrite.pipeline import running
@@ -26,6 +27,11 @@ def bench(
     shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
     progress: running.Progress | None = None,
+    backends: Sequence[Backend] | None = None,
+    profiles: Mapping[str, Profile] | None = None,
+    effort: Effort | None = None,
+    profile: bool = False,
+    watch: Watch | None = None,
 ) -> list[BenchmarkReport]:
     """Builds engines of a model, runs them where this machine can, and measures; or of two, in turn.
 
@@ -37,6 +43,11 @@ def bench(
         shapes: Shapes by input name for a drawn feed.
         seed: The source of randomness of a drawn feed.
         progress: Told what is going on.
+        backends: Engines with options of their own, in place of `engines`.
+        profiles: Shapes that engines are built for, by input name; None: those that are fed.
+        effort: How long each engine is run; None: as long as trtexec does on a GPU, a second elsewhere.
+        profile: Whether the rows list the engines' layers, with their times where the engine tells them.
+        watch: Told of each row, its engine, and the feed that was timed.
 
     Returns:
         One row per engine and model; a failure is in its row.
@@ -46,7 +57,7 @@ def bench(
         UsageError: An engine is unknown or, named, not available; `inputs` or `shapes` do not fit; the two models have
             different inputs.
     """
-    backends = registry.choose(engines).backends
+    chosen = registry.choose(engines).backends if backends is None else backends
     second = load(model)
     first = None if before is None else load(before)
     if first is not None:
@@ -58,11 +69,15 @@ def bench(
     return compare(
         None if first is None else _as_read(first),
         _as_read(second),
-        backends,
+        chosen,
         shapes=shapes,
         inputs=running.feeds_for(inputs, first or second),
         seed=seed,
         progress=progress,
+        effort=effort,
+        profiles=profiles,
+        profile=profile,
+        watch=watch,
     )
 
 

@@ -15,30 +15,49 @@ from onnx_rewrite.report.terminal import table
 Pair = tuple[BenchmarkReport | None, BenchmarkReport | None]
 Number = Callable[[BenchmarkReport], "float | int | None"]
 
+_WARNINGS = 4
+
 NO_DIFFERENCE = "no difference"
-"""What is said of two latencies whose quartiles overlap."""
+"""What is said of two latencies that differ by no more than chance."""
 
 
 def pairs(rows: Sequence[BenchmarkReport]) -> dict[str, Pair]:
-    """The rows before and after of each engine."""
-    found: dict[str, Pair] = {}
+    """The rows before and after of each engine; one that was built in several precisions is told apart by them."""
+    grouped: list[Pair] = []
     for row in rows:
-        before, after = found.get(row.engine, (None, None))
-        found[row.engine] = (row, after) if row.model == "before" else (before, row)
+        before, after = grouped[-1] if grouped else (None, None)
+        last = after or before
+        taken = before if row.model == "before" else after
+        if last is not None and last.engine == row.engine and taken is None:
+            grouped[-1] = (row, after) if row.model == "before" else (before, row)
+        else:
+            grouped.append((row, None) if row.model == "before" else (None, row))
+    engines = [(after or before).engine for before, after in grouped]  # pyright: ignore[reportOptionalMemberAccess]
+    found: dict[str, Pair] = {}
+    for engine, pair in zip(engines, grouped, strict=True):
+        row = pair[1] or pair[0]
+        name = engine if engines.count(engine) == 1 or row is None else f"{engine} {row.precision}"
+        while name in found:
+            name += "'"
+        found[name] = pair
     return found
 
 
 def judged(before: BenchmarkReport | None, after: BenchmarkReport | None) -> Literal["faster", "slower", "same"] | None:
     """Whether the model after is faster; None if either was not run.
 
-    "same" where the ranges between the quartiles overlap: then inferences of one model differ as much among themselves
-    as those of the two models do.
+    "same" where the confidence interval of the ratio holds 1; in a report without one, where the ranges between the
+    quartiles overlap: then inferences of one model differ as much among themselves as those of the two models do.
     """
     if before is None or after is None:
         return None
     a, b = before.latency_ms, after.latency_ms
     if a.median is None or b.median is None:
         return None
+    if after.ratio is not None:
+        if after.ratio.low <= 1 <= after.ratio.high:
+            return "same"
+        return "faster" if after.ratio.value < 1 else "slower"
     if None not in (a.p25, a.p75, b.p25, b.p75) and a.p25 <= b.p75 and b.p25 <= a.p75:  # pyright: ignore[reportOperatorIssue]
         return "same"
     return "faster" if b.median < a.median else "slower"
@@ -76,6 +95,9 @@ def _lines(pair: Pair) -> list[tuple[str, str, str, str]]:
     times: tuple[tuple[str, Number, Callable[[float], str], str | None], ...] = (
         ("latency, median", lambda row: row.latency_ms.median, _milliseconds, NO_DIFFERENCE if same else None),
         ("latency, p99", lambda row: row.latency_ms.p99, _milliseconds, "" if same else None),
+        ("enqueue, median", _part("enqueue"), _milliseconds, ""),
+        ("inputs to the GPU, median", _part("h2d"), _milliseconds, ""),
+        ("outputs from the GPU, median", _part("d2h"), _milliseconds, ""),
         ("inferences per second", lambda row: row.throughput, _short, "" if same else None),
         ("layers", lambda row: row.layers or None, lambda n: f"{n:,.0f}", None),
         ("engine size", lambda row: row.engine_bytes or None, lambda n: wording.size(int(n)), None),
@@ -90,6 +112,16 @@ def _lines(pair: Pair) -> list[tuple[str, str, str, str]]:
         texts = ["-" if value is None else words(float(value)) for value in (before, after)]
         lines.append((what, *texts, _ratio(before, after) if ratio is None else ratio))  # pyright: ignore[reportArgumentType]
     return lines
+
+
+def _part(name: str) -> Number:
+    """The median of a part of an inference; None where it took no time, as transfers do that were left out."""
+
+    def found(row: BenchmarkReport) -> float | None:
+        part = row.parts_ms.get(name)
+        return None if part is None or not part.median else part.median
+
+    return found
 
 
 def _ratio(before: float | None, after: float | None) -> str:
@@ -122,17 +154,31 @@ def _notes(name: str, pair: Pair, console: Console) -> None:
     else:
         console.print(Text.assemble((name, "bold"), f" {rows[0].version}"))
     if gained == "same":
-        console.print("  no difference in latency: the quartiles of the two overlap")
+        interval = None if pair[1] is None else pair[1].ratio
+        if interval is None:
+            console.print("  no difference in latency: the quartiles of the two overlap")
+        else:
+            words = f"the 95 % interval of the ratio is {interval.low:.3f} to {interval.high:.3f}"
+            console.print(f"  no difference in latency: {words}")
     elif gained is not None:
         before, after = (row.latency_ms.median or 0.0 for row in rows)
         quicker = gained == "faster"
         factor = max(before, after) / max(min(before, after), 1e-12)
-        console.print(Text(f"  {gained}: {factor:.2f} times as {'fast' if quicker else 'slow'} (medians)"))
+        sure = ""
+        if pair[1] is not None and pair[1].ratio is not None:
+            ends = sorted(max(x, 1 / max(x, 1e-12)) for x in (pair[1].ratio.low, pair[1].ratio.high))
+            sure = f"; 95 % interval {ends[0]:.3f} to {ends[1]:.3f}"
+        shown = f"{factor:.2f}" if factor >= 1.05 else f"{factor:.3f}"
+        console.print(Text(f"  {gained}: {shown} times as {'fast' if quicker else 'slow'} (medians{sure})"))
     if len(rows) == 2 and not rows[0].built and not rows[1].built and rows[0].error == rows[1].error:
         _failure("neither model could be built:", rows[0], console)
         return
     for row in rows:
         which = f"the model {row.model}" if len(rows) > 1 else "the model"
+        for words in dict.fromkeys(row.warnings[:_WARNINGS]):
+            console.print(Text.assemble("  ", ("warning:", "yellow"), f" {which}: {' '.join(words.split())}"))
+        if len(row.warnings) > _WARNINGS:
+            console.print(f"  and {len(row.warnings) - _WARNINGS} more warnings of {which}, in --json")
         _failure(f"{which} built, but" if row.built else f"{which} could not be built:", row, console)
 
 

@@ -138,6 +138,11 @@ class Latency:
         p99: 99 of 100 took no longer.
         p25: The quartiles say whether two medians differ by more than the inferences of one model do.
         p75: See `p25`.
+        p95: 95 of 100 took no longer.
+        min: The fastest.
+        max: The slowest.
+        mean: Of all.
+        cv: Coefficient of variation: the standard deviation as a part of the mean.
     """
 
     median: float | None = None
@@ -145,6 +150,47 @@ class Latency:
     p99: float | None = None
     p25: float | None = None
     p75: float | None = None
+    p95: float | None = None
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    cv: float | None = None
+
+
+@dataclass
+class Ratio:
+    """How a median latency after relates to the one before, from inferences of both in turn.
+
+    Attributes:
+        value: After divided by before; below 1 is faster.
+        low: The lower end of its 95 % confidence interval, from a block bootstrap.
+        high: The upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass
+class LayerReport:
+    """One layer of an engine.
+
+    Attributes:
+        name: The library's name for it.
+        kind: The library's type of it.
+        nodes: Names of the ONNX nodes in it.
+        tactic: The kernel or tactic that was chosen.
+        types: Types that go in and come out, "FP16 -> FP16".
+        milliseconds: Median in a run with a profiler, or None. The sum is more than the engine takes.
+    """
+
+    name: str
+    kind: str = ""
+    nodes: list[str] = field(default_factory=list[str])
+    tactic: str = ""
+    types: str = ""
+    milliseconds: float | None = None
 
 
 @dataclass
@@ -162,11 +208,17 @@ class BenchmarkReport:
         build_seconds: Wall-clock seconds of the build.
         engine_bytes: Size of the serialized engine; for onnxruntime of the optimised model.
         layers: Number of layers of the engine; for onnxruntime of nodes of the optimised model.
-        latency_ms: Per inference, from the inputs in the host's memory to the outputs there.
+        latency_ms: Per inference, from the inputs in the host's memory to the outputs there; of an engine on a GPU the
+            GPU's own time, with transfers only where they were asked for.
         throughput: Inferences per second, one after another, or None.
         max_abs_error: Largest absolute difference to what onnxruntime gives for the same model in fp32 with
             optimisations off, or None.
         shapes: By input name: what it was built for and run on.
+        parts_ms: Of an engine on a GPU: "compute", "enqueue" (the host's), "h2d" and "d2h".
+        ratio: In the row after: its latency to that of the row before, or None.
+        profile: Its layers, where a profile was asked for.
+        warnings: What the library or the timing gives cause to doubt.
+        cached: Whether the engine was built earlier; `build_seconds` are those of that time.
     """
 
     engine: str
@@ -183,6 +235,11 @@ class BenchmarkReport:
     throughput: float | None = None
     max_abs_error: float | None = None
     shapes: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    parts_ms: dict[str, Latency] = field(default_factory=dict[str, Latency])
+    ratio: Ratio | None = None
+    profile: list[LayerReport] = field(default_factory=list[LayerReport])
+    warnings: list[str] = field(default_factory=list[str])
+    cached: bool = False
 
 
 @dataclass
