@@ -63,6 +63,8 @@ class Saturations(Pass):
         for bound in new_bounds(m):
             if bound is not None and m.version < 11 and float(np.float32(bound)) != bound:
                 raise Refused(f"bound {bound} is no 32-bit float, which Clip's attributes are below opset 11", m.x)
+        if dtype == ir.DataType.DOUBLE and m.version < 12:  # Min, Max and Relu run there: the model would not any more
+            raise Refused(f"onnxruntime has Clip of DOUBLE from opset 12 on; the model's is {m.version}", m.x)
 
     def replace(self, m: Match) -> Any:
         dtype = numpy_dtype(m.x.dtype)

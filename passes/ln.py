@@ -6,6 +6,7 @@ operator specification (since opset 17).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -231,7 +232,7 @@ def check_average(m: Match, axis: int) -> None:
     """
     if m.nth is not None or m.count is not None:
         terms = int(np.prod(normalized_lengths(m, axis, "a sum is divided, and")))
-        for found in (m.count, None if m.nth is None else 1 / m.nth):
+        for found in (m.count, None if m.nth is None else 1 / m.nth if m.nth else math.inf):
             if found is not None and not np.isclose(found, terms, rtol=1e-3 / terms, atol=0):
                 raise Refused(f"a sum of {terms} terms is divided by {found:g}", m.x)
     for name in ("mean_back", "variance_back"):
