@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
-from onnx_rewrite.engines.protocol import Backend, Engine, Model, Profile
-from onnx_rewrite.engines.timing import Effort, latency, take_turns
+from onnx_rewrite.engines.options import merged
+from onnx_rewrite.engines.precision import stated
+from onnx_rewrite.engines.protocol import Backend, Bursting, Engine, Layer, Model, Profile, Profiled
+from onnx_rewrite.engines.timing import Effort, latency, ratio, spans, take_turns, warnings
 from onnx_rewrite.engines.trials import Trials, largest_difference, trials
 from onnx_rewrite.errors import OnnxRewriteError
-from onnx_rewrite.report.schema import BenchmarkReport
+from onnx_rewrite.report.schema import BenchmarkReport, LayerReport
 from onnx_rewrite.verify.dtypes import Array
 
 Side = Literal["before", "after"]
+
+
+Watch = Callable[[BenchmarkReport, Engine, "Mapping[str, Array] | None"], None]
+"""Is told of a row, its engine, and the feed that was timed."""
 
 
 class Progress(Protocol):
@@ -33,6 +39,9 @@ def compare(
     seed: int = 0,
     progress: Progress | None = None,
     effort: Effort | None = None,
+    profiles: Mapping[str, Profile] | None = None,
+    profile: bool = False,
+    watch: Watch | None = None,
 ) -> list[BenchmarkReport]:
     """Measures two models, or one, with each of some engines.
 
@@ -44,11 +53,14 @@ def compare(
         after: The other one, with the same inputs.
         engines: From `onnx_rewrite.engines.registry`.
         shapes: Shapes by input name for a drawn feed. Inputs with dynamic dimensions are built for the shapes of the
-            feed alone (min = opt = max).
+            feed alone (min = opt = max), unless `profiles` says more.
         inputs: Feeds: the first is timed, all are compared. None: one of amplitude 1 is drawn.
         seed: The source of randomness of the drawn feed.
         progress: Told what is going on.
         effort: How long each engine is run.
+        profiles: By input name: what engines are built for.
+        profile: Whether the rows list the layers, with their times where an engine can be profiled.
+        watch: Told of each engine that was built, and run where it could be.
 
     Returns:
         One row per engine and model, those of one engine together, `before` first. `max_abs_error` is the distance of
@@ -62,28 +74,43 @@ def compare(
         progress.stage("preparing the measurements")
     found = trials(list(models.values()), shapes=shapes, inputs=inputs, seed=seed)
     rows: list[BenchmarkReport] = []
+    wanted = merged(found.shapes, profiles or {})
     for backend in engines:
-        rows += _measured(backend, models, found, progress, effort or Effort())
+        measured = _measured(backend, models, found, wanted, progress, effort or Effort(), profile)
+        rows += [row for row, _ in measured]
+        if watch is not None:
+            for row, engine in measured:
+                if engine is not None:
+                    watch(row, engine, found.feeds[0] if found.feeds else None)
     return rows
 
 
 def _measured(
-    backend: Backend, models: Mapping[Side, Model], found: Trials, progress: Progress | None, effort: Effort
-) -> list[BenchmarkReport]:
+    backend: Backend,
+    models: Mapping[Side, Model],
+    found: Trials,
+    profiles: Mapping[str, Profile],
+    progress: Progress | None,
+    effort: Effort,
+    profile: bool,
+) -> list[tuple[BenchmarkReport, Engine | None]]:
     rows: list[BenchmarkReport] = []
+    built: list[Engine | None] = []
     ready: list[tuple[BenchmarkReport, Engine]] = []
-    profiles = {name: Profile.fixed(*shape) for name, shape in found.shapes.items()}
     shapes = {name: list(shape) for name, shape in found.shapes.items()}
     for side, model in models.items():
         if progress is not None:
             progress.stage(f"{backend.name}: building the model {side}" if len(models) > 1 else backend.name)
         row = BenchmarkReport(backend.name, backend.version(), model=side, shapes=shapes)
+        row.precision = getattr(getattr(backend, "options", None), "precision", None) or stated(model.proto)
         rows.append(row)
+        built.append(None)
         try:
             engine = backend.build(model, profiles=profiles)
         except OnnxRewriteError as error:
             row.error = str(error)
             continue
+        built[-1] = engine
         _describe(row, engine)
         if engine.obstacle is None and found.feeds:
             ready.append((row, engine))
@@ -101,17 +128,47 @@ def _measured(
             row.error = f"not run: {error}"
         else:
             runnable.append((row, engine))
+    feed = found.feeds[0] if found.feeds else {}
     try:
-        take_turns([engine for _, engine in runnable], found.feeds[0] if found.feeds else {}, effort)
+        take_turns([engine for _, engine in runnable], feed, effort)
     except OnnxRewriteError as error:
         for row, _ in runnable:
             row.error = f"not run to the end: {error}"
-        return rows
+        return list(zip(rows, built, strict=True))
     for row, engine in runnable:
-        seconds = [one.seconds for one in engine.timings]
-        row.latency_ms = latency(seconds)
+        _times(row, engine)
+        if profile and isinstance(engine, Profiled):
+            try:
+                engine.profile(feed)
+            except OnnxRewriteError as error:
+                row.warnings.append(f"no profile: {error}")
+    if len(runnable) == 2:
+        first, second = ([one.seconds for one in engine.timings] for _, engine in runnable)
+        runnable[1][0].ratio = ratio(first, second)
+    if profile:
+        for row, engine in zip(rows, built, strict=True):
+            if engine is not None:
+                row.profile = [_layer(layer) for layer in engine.layers]
+    return list(zip(rows, built, strict=True))
+
+
+def _times(row: BenchmarkReport, engine: Engine) -> None:
+    seconds = [one.seconds for one in engine.timings]
+    row.latency_ms = latency(seconds)
+    if not isinstance(engine, Bursting):
         row.throughput = len(seconds) / sum(seconds)
-    return rows
+        return
+    wall = sum(one for _, one in engine.bursts)
+    row.throughput = sum(count for count, _ in engine.bursts) / wall if wall else None
+    phases = [one.phases for one in engine.timings if one.phases is not None]
+    if phases:
+        row.parts_ms = spans(phases)
+        notes = [str(note) for note in getattr(engine, "notes", ())]
+        row.warnings += [*notes, *warnings(row.parts_ms, graph=not notes)]
+
+
+def _layer(layer: Layer) -> LayerReport:
+    return LayerReport(layer.name, layer.kind, list(layer.nodes), layer.tactic, layer.types, layer.milliseconds)
 
 
 def _describe(row: BenchmarkReport, engine: Engine) -> None:
@@ -121,6 +178,8 @@ def _describe(row: BenchmarkReport, engine: Engine) -> None:
     row.build_seconds = round(engine.build_seconds, 6)
     row.engine_bytes = engine.size
     row.layers = len(engine.layers)
+    row.cached = bool(getattr(engine, "cached", False))
+    row.warnings += [str(words) for words in getattr(engine, "warnings", ())]
 
 
 def _copy_device(rows: Sequence[BenchmarkReport]) -> None:

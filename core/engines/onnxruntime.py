@@ -26,9 +26,16 @@ _EXTERNAL_FROM_BYTES = "1024"
 
 
 class OnnxRuntime:
-    """Sessions of onnxruntime. There is nothing to serialize: what counts as the engine is the optimised model."""
+    """Sessions of onnxruntime. There is nothing to serialize: what counts as the engine is the optimised model.
+
+    Args:
+        precision: What the model must be in; None: whatever it is in.
+    """
 
     name = NAME
+
+    def __init__(self, precision: str | None = None) -> None:
+        self.precision = precision
 
     def unavailable(self) -> Unavailable | None:
         """Why the library does not load, or None."""
@@ -45,9 +52,13 @@ class OnnxRuntime:
     def build(
         self, model: Model, *, precision: str | None = None, profiles: Mapping[str, Profile] | None = None
     ) -> OnnxRuntimeEngine:
-        """Opens a session; see `Backend.build`. Profiles are not needed: shapes are free."""
+        """Opens a session; see `Backend.build`. Profiles are not needed: shapes are free.
+
+        Precisions that only a builder could give are refused in a row of their own: the session computes in the types
+        that the model names.
+        """
         _library()
-        stated = as_stated(model.proto, precision, NAME)
+        stated = as_stated(model.proto, precision or self.precision, NAME)
         reason = obstacle(model.proto)
         if reason is not None:
             raise EngineError(reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import onnx
 
@@ -58,11 +58,42 @@ class Layer:
         name: The library's name for it.
         kind: The library's type of it, for example "kgen" or "FusedConv".
         nodes: Names of the ONNX nodes that it computes, as far as the library tells.
+        tactic: The kernel or tactic that was chosen, as the library calls it.
+        types: Types that go in and come out, "Half -> Half", as far as the library tells.
+        milliseconds: Median time in a run with a profiler, or None. Each layer synchronises there: the sum is more
+            than the engine takes.
     """
 
     name: str
     kind: str
     nodes: tuple[str, ...]
+    tactic: str = ""
+    types: str = ""
+    milliseconds: float | None = None
+
+    @property
+    def reformats(self) -> bool:
+        """Whether it only changes the layout or the type of a tensor."""
+        return "reformat" in self.kind.lower() or self.name.startswith("Reformatting CopyNode")
+
+
+@dataclass(frozen=True)
+class Phases:
+    """When one inference did what, in milliseconds since a common start, as trtexec notes it.
+
+    `enqueue` is the host's time, the others are the GPU's; each is a beginning and an end. Where inputs and outputs
+    stay on the GPU, `h2d` and `d2h` end when they begin.
+    """
+
+    enqueue: tuple[float, float]
+    h2d: tuple[float, float]
+    compute: tuple[float, float]
+    d2h: tuple[float, float]
+
+    @property
+    def latency(self) -> float:
+        """Host to device, computation and device to host, without what lies between."""
+        return sum(end - start for start, end in (self.h2d, self.compute, self.d2h))
 
 
 @dataclass(frozen=True)
@@ -72,10 +103,12 @@ class Timing:
     Attributes:
         start: When it began, in seconds of the host's monotonic clock.
         seconds: From the inputs in the host's memory to the outputs there.
+        phases: What a GPU did when, or None.
     """
 
     start: float
     seconds: float
+    phases: Phases | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +179,36 @@ class Engine(Protocol):
 
         Raises:
             EngineError: The library fails, or there is an `obstacle`.
+        """
+        ...
+
+
+@runtime_checkable
+class Bursting(Protocol):
+    """An engine that repeats inferences by itself, so that the host does not come between them."""
+
+    timings: list[Timing]
+    bursts: list[tuple[int, float]]
+    """How many inferences each counted burst did, and in how many seconds from the first start to the last end."""
+
+    def burst(self, feeds: Mapping[str, Array], seconds: float, iterations: int) -> None:
+        """Repeats inferences for at least so long and so often, and adds them to `timings` and `bursts`.
+
+        Raises:
+            EngineError: The library fails.
+        """
+        ...
+
+
+@runtime_checkable
+class Profiled(Protocol):
+    """An engine that tells what each of its layers takes."""
+
+    def profile(self, feeds: Mapping[str, Array]) -> tuple[Layer, ...]:
+        """Runs with a profiler, which slows every layer; the layers, with their times.
+
+        Raises:
+            EngineError: The library fails.
         """
         ...
 

@@ -1,19 +1,23 @@
-"""TensorRT-RTX engines, built ahead of time: no GPU and no driver are needed, so any x86-64 machine can do it.
+"""TensorRT-RTX engines: on a GPU that it supports they are run; elsewhere they are built ahead of time.
 
+Building ahead of time takes neither a GPU nor a driver, so any x86-64 machine can do it.
 `tensorrt_rtx` is imported only where an engine is built; where it is missing, that is said with how to install it.
 """
 
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from time import perf_counter
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from onnx_rewrite.engines.precision import as_stated
+from onnx_rewrite.engines import trt_build
+from onnx_rewrite.engines.cuda import Cuda, CudaError
+from onnx_rewrite.engines.options import BuildOptions
+from onnx_rewrite.engines.precision import as_stated, stated
 from onnx_rewrite.engines.protocol import EngineError, Layer, Model, Profile, Timing, Unavailable, not_loaded
+from onnx_rewrite.engines.tensorrt import GpuEngine, made
+from onnx_rewrite.engines.trt_layers import listed
 from onnx_rewrite.errors import UsageError
 from onnx_rewrite.verify.dtypes import Array
 
@@ -22,24 +26,31 @@ NAME = "tensorrt-rtx"
 COMPUTE_CAPABILITIES = ("SM75", "SM80", "SM86", "SM89", "SM120", "SM121")
 """What TensorRT-RTX 1.7 builds for ahead of time."""
 
-_LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*),.*?(?:Metadata: (?P<metadata>.*))?$")
-_ONNX_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1f\[]|$)")
+DEFAULT = "SM89"
+"""What is built for where this machine has no GPU that TensorRT-RTX runs on."""
 
 
 class TensorRTRTX:
     """Builds engines for one compute capability, which need not be that of this machine.
 
     Args:
-        compute_capability: One of `COMPUTE_CAPABILITIES`.
+        compute_capability: One of `COMPUTE_CAPABILITIES`, to build ahead of time; None: this machine's GPU, or SM89.
+        options: How engines are built and run; its `compute_capability` counts where the first argument is None.
+        log: A file that the library's verbose messages are added to, or None.
     """
 
     name = NAME
 
-    def __init__(self, compute_capability: str = "SM89") -> None:
-        if compute_capability not in COMPUTE_CAPABILITIES:
+    def __init__(
+        self, compute_capability: str | None = None, options: BuildOptions | None = None, *, log: str | None = None
+    ) -> None:
+        self.options = options or BuildOptions()
+        self.log = log
+        wanted = compute_capability or self.options.compute_capability
+        if wanted is not None and wanted not in COMPUTE_CAPABILITIES:
             known = ", ".join(COMPUTE_CAPABILITIES)
-            raise UsageError(f"TensorRT-RTX builds nothing for {compute_capability!r}", hint=f"one of {known}")
-        self.compute_capability = compute_capability
+            raise UsageError(f"TensorRT-RTX builds nothing for {wanted!r}", hint=f"one of {known}")
+        self.compute_capability = wanted
 
     def unavailable(self) -> Unavailable | None:
         """Why the library does not load, or None."""
@@ -55,36 +66,30 @@ class TensorRTRTX:
 
     def build(
         self, model: Model, *, precision: str | None = None, profiles: Mapping[str, Profile] | None = None
-    ) -> AheadOfTimeEngine:
+    ) -> AheadOfTimeEngine | GpuEngine:
         """Builds a strongly typed engine; see `Backend.build`."""
         trt = _library()
-        stated = as_stated(model.proto, precision, NAME)
-        data = model.proto.SerializeToString()
-        log = _logger(trt)
-        builder = trt.Builder(log)  # the first one of a process loads the library, which is not the model's time
-        began = perf_counter()
-        network = builder.create_network(0)
-        parser = trt.OnnxParser(network, log)
-        # The parser looks for external data beside the path; there need not be a model there.
-        beside = None if model.folder is None else str(model.folder / "model.onnx")
-        if not parser.parse(data, beside):
-            raise EngineError("TensorRT-RTX cannot parse the model:\n" + "\n".join(_parser_errors(parser)))
-        config = builder.create_builder_config()
-        config.num_compute_capabilities = 1
-        config.set_compute_capability(getattr(trt.ComputeCapability, self.compute_capability), 0)
-        config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-        _set_profiles(builder, network, config, profiles or {})
-        serialized = builder.build_serialized_network(network, config)
-        if serialized is None:
-            reason = "\n".join(f"  {line.strip()}" for line in log.errors or ["it gave no reason"])
-            raise EngineError("TensorRT-RTX cannot build the model:\n" + reason)
+        options = self.options if precision is None else replace(self.options, precision=precision)
+        # Strongly typed, so the precision is the model's: a wish for another one is refused.
+        wanted = options.precision if options.precision != "tf32" or stated(model.proto) != "fp32" else None
+        said = as_stated(model.proto, wanted, NAME)
+        library = f"TensorRT-RTX {trt.__version__}"
+        here = _here() if self.compute_capability is None else None
+        if here is not None:
+            return made(trt, library, model, options, profiles or {}, log=self.log, compute_capabilities=(here,))
+        target = self.compute_capability or DEFAULT
+        with trt_build.logging(trt, self.log) as log:
+            built = trt_build.build(
+                trt, log, model, options, profiles or {}, library="TensorRT-RTX", compute_capabilities=(target,)
+            )
         return AheadOfTimeEngine(
-            data=bytes(serialized),
-            layers=parse_layers(log.layers),
+            data=built.data,
+            layers=listed(built.layers),
             version=str(trt.__version__),
-            device=f"{self.compute_capability} (ahead of time)",
-            precision=stated,
-            build_seconds=perf_counter() - began,
+            device=f"{target} (ahead of time)",
+            precision=said,
+            build_seconds=built.seconds,
+            warnings=built.warnings,
         )
 
 
@@ -99,6 +104,7 @@ class AheadOfTimeEngine:
         device: What it was built for, for example "SM89 (ahead of time)".
         precision: What the model says.
         build_seconds: Wall-clock seconds of parsing and building.
+        warnings: Of the builder.
         timings: Empty.
     """
 
@@ -108,6 +114,7 @@ class AheadOfTimeEngine:
     device: str
     precision: str
     build_seconds: float
+    warnings: tuple[str, ...] = ()
     timings: list[Timing] = field(default_factory=list[Timing])
 
     @property
@@ -125,16 +132,7 @@ class AheadOfTimeEngine:
         raise EngineError(f"{NAME}: {self.obstacle}")
 
 
-def parse_layers(text: str) -> tuple[Layer, ...]:
-    """The layers in the message of a verbose build that begins with "Layers:"."""
-    body = text.partition("Layers:\n")[2].partition("\nI/O Tensors:")[0]
-    layers: list[Layer] = []
-    for line in body.split("\n"):
-        match = _LAYER.match(line)
-        if match:
-            nodes = _ONNX_NODE.findall(match["metadata"] or "")
-            layers.append(Layer(match["name"], match["kind"], tuple(dict.fromkeys(nodes))))
-    return tuple(layers)
+parse_layers = listed
 
 
 def _library() -> Any:
@@ -145,47 +143,11 @@ def _library() -> Any:
         raise UsageError(not_loaded("TensorRT-RTX", error), hint=hint) from error
 
 
-def _logger(trt: Any) -> Any:
-    """A logger that keeps the errors and the list of layers, and prints nothing."""
-
-    class Log(trt.ILogger):
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-            self.layers = ""
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(msg)
-            elif msg.startswith("Layers:"):
-                self.layers = msg
-
-    return Log()
-
-
-def _parser_errors(parser: Any) -> list[str]:
-    lines: list[str] = []
-    for i in range(parser.num_errors):
-        error = parser.get_error(i)
-        name = error.node_name() or f"number {error.node()}"
-        stack = " in function " + " / ".join(error.local_function_stack()) if error.local_function_stack() else ""
-        lines.append(f"  node {name} ({error.node_operator()}){stack}: {error.desc().strip()}")
-    return lines or ["  it gave no reason"]
-
-
-def _set_profiles(builder: Any, network: Any, config: Any, profiles: Mapping[str, Profile]) -> None:
-    inputs = [network.get_input(i) for i in range(network.num_inputs)]
-    dynamic = [tensor for tensor in inputs if any(dim < 0 for dim in tensor.shape)]
-    if not dynamic:
-        return
-    made = builder.create_optimization_profile()
-    for tensor in dynamic:
-        profile = profiles.get(tensor.name)
-        if profile is None:
-            dims = ", ".join("N" if dim < 0 else str(dim) for dim in tensor.shape)
-            raise UsageError(
-                f"input {tensor.name} has dynamic dimensions and no shape was given",
-                hint=f"profiles={{'{tensor.name}': Profile.fixed({dims})}}, with numbers for N",
-            )
-        made.set_shape(tensor.name, profile.min, profile.opt, profile.max)
-    config.add_optimization_profile(made)
+def _here() -> str | None:
+    """The compute capability of this machine's GPU if TensorRT-RTX runs on it."""
+    try:
+        major, minor = Cuda().compute_capability
+    except CudaError:
+        return None
+    name = f"SM{major}{minor}"
+    return name if name in COMPUTE_CAPABILITIES else None

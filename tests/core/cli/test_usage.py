@@ -48,7 +48,7 @@ from onnx_rewrite.errors import UsageError
         ("m.onnx --bench nonesuch", "unknown engine 'nonesuch'"),
         ("m.onnx --bench onnxruntim", "did you mean onnxruntime?"),
         ("bench m.onnx --engines onnxruntim", "did you mean onnxruntime?"),
-        ("bench", "requires an argument"),
+        ("bench", "a model is needed"),
         ("bench - --compare -", "only one of the two models can come from standard input"),
         ("check - -", "only one of the two models can come from standard input"),
         ("passes --nothing", "unknown option: --nothing"),

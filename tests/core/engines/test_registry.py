@@ -75,25 +75,38 @@ def test_a_library_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lack.reason == "TensorRT-RTX is installed and does not load (libcudart.so.13: cannot open)"
 
 
-@pytest.mark.parametrize(
-    ("gpu", "words"),
-    [(False, "TensorRT 10.9 finds no NVIDIA GPU"), (True, "this version of onnx-rewrite builds no engines with")],
-)
-def test_tensorrt_says_what_is_missing_beside_the_library(
-    gpu: bool, words: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("gpu", [False, True])
+def test_tensorrt_says_what_is_missing_beside_the_library(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def builder(log: object) -> object:
-        if not gpu:
-            raise TypeError("pybind11::init(): factory function returned nullptr")
-        return object()
+        raise TypeError("pybind11::init(): factory function returned nullptr")
 
     library = types.ModuleType("tensorrt")
     library.__version__ = "10.9"  # type: ignore[attr-defined]
     library.Logger = type("Logger", (), {"INTERNAL_ERROR": 0, "__init__": lambda self, level: None})  # type: ignore[attr-defined]
     library.Builder = builder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorrt", library)
-    with pytest.raises(UsageError, match=words):
+    from onnx_rewrite.engines import tensorrt
+
+    def cuda() -> object:
+        if not gpu:
+            raise tensorrt.CudaError("there is no NVIDIA driver")
+        return object()
+
+    monkeypatch.setattr(tensorrt, "Cuda", cuda)
+    words = "finds no NVIDIA GPU that it can use" if gpu else "needs an NVIDIA GPU: there is no NVIDIA driver"
+    with pytest.raises(UsageError, match=f"tensorrt is not available: TensorRT 10.9 {words}"):
         registry.choose("tensorrt")
+    assert any(words in missing for missing in registry.choose("auto").missing)
+
+
+def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnx_rewrite.engines import cuda
+
+    def missing(name: str) -> object:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    assert cuda.obstacle() == "there is no NVIDIA driver"
 
 
 def test_looking_up_engines_imports_no_library() -> None:

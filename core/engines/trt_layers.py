@@ -1,0 +1,130 @@
+"""The layers of a built engine: from the inspector's JSON, or from the list in a build log of TensorRT-RTX."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import onnx
+
+from onnx_rewrite.engines.protocol import Layer
+
+_LAYER = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*),(?P<rest>.*?)(?:Metadata: (?P<metadata>.*))?$")
+_ONNX_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[\x1e\x1f\[,; ]|$)")
+_TYPE = re.compile(r"Datatype: ([A-Za-z0-9]+)")
+_TACTIC = re.compile(r"TacticName: ([^,]*)")
+_FOREIGN = re.compile(r"ForeignNode\[(?P<first>.+?)\.\.\.(?P<last>.+?)\]")
+
+
+def listed(text: str) -> tuple[Layer, ...]:
+    """The layers in the message of a verbose build that begins with "Layers:"."""
+    body = text.partition("Layers:\n")[2].partition("\nI/O Tensors:")[0]
+    layers: list[Layer] = []
+    for line in body.split("\n"):
+        match = _LAYER.match(line)
+        if match:
+            rest = match["rest"]
+            ins, _, outs = rest.partition("Outputs:")
+            tactic = _TACTIC.search(outs)
+            types = _arrow(_TYPE.findall(ins.partition("Constants:")[0]), _TYPE.findall(outs))
+            nodes = tuple(dict.fromkeys(_ONNX_NODE.findall(match["metadata"] or "")))
+            layers.append(Layer(match["name"], match["kind"], nodes, tactic[1].strip() if tactic else "", types))
+    return tuple(layers)
+
+
+def inspected(text: str, model: onnx.ModelProto) -> tuple[Layer, ...]:
+    """The layers in what an engine inspector gives as JSON.
+
+    Args:
+        text: The JSON of 8.6, 10, 11 or RTX, whatever verbosity the engine was built with.
+        model: What the engine was built from: older versions name nodes only in the names of layers.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return ()
+    entries = document.get("Layers") if isinstance(document, dict) else None
+    found = [_layer(entry) for entry in entries or []]
+    return _attributed(found, model)
+
+
+def _layer(entry: Any) -> Layer:
+    if not isinstance(entry, Mapping):
+        return Layer(str(entry), "", ())
+    nodes = tuple(dict.fromkeys(_ONNX_NODE.findall(str(entry.get("Metadata") or ""))))
+    kind = str(entry.get("LayerType") or "")
+    parameter = entry.get("ParameterType")
+    if parameter and parameter not in kind:
+        kind = f"{kind} ({parameter})" if kind else str(parameter)
+    tactic = str(entry.get("TacticName") or entry.get("TacticValue") or "")
+    types = _arrow(_types(entry.get("Inputs")), _types(entry.get("Outputs")))
+    return Layer(str(entry.get("Name") or ""), kind, nodes, tactic, types)
+
+
+def _types(tensors: Any) -> list[str]:
+    found: list[str] = []
+    for tensor in tensors or []:
+        if isinstance(tensor, Mapping):
+            words = str(tensor.get("Datatype") or tensor.get("DataType") or tensor.get("Format/Datatype") or "")
+            found.append(_short(words))
+    return [one for one in found if one]
+
+
+def _short(words: str) -> str:
+    """The type in words such as "Row major linear FP16 format", which is what 8.6 says of one."""
+    match = re.search(
+        r"\b(FP32|FP16|BF16|FP8|INT8|INT32|INT64|BOOL|Float|Half|BFloat16|Int8|Int32|Int64|Bool)\b", words, re.I
+    )
+    names = {"float": "FP32", "half": "FP16", "bfloat16": "BF16"}
+    return names.get(match[1].lower(), match[1].upper()) if match else ""
+
+
+def _arrow(ins: Sequence[str], outs: Sequence[str]) -> str:
+    sides = ["+".join(dict.fromkeys(filter(None, map(_short, side)))) for side in (ins, outs)]
+    return " -> ".join(sides) if all(sides) else "".join(sides)
+
+
+def _attributed(layers: Sequence[Layer], model: onnx.ModelProto) -> tuple[Layer, ...]:
+    """Layers without metadata get the nodes that their names name; a region also what lies between its ends."""
+    order = {name: i for i, name in enumerate(_names(model))}
+    found: list[Layer] = []
+    told = {layer.name for layer in layers if layer.nodes}
+    for layer in layers:
+        if not layer.nodes and not layer.reformats:
+            layer = replace(layer, nodes=tuple(dict.fromkeys(n for n in _parts(layer.name) if n in order)))
+        found.append(layer)
+    claimed = {node for layer in found for node in layer.nodes}
+    for i, layer in enumerate(found):
+        region = _FOREIGN.search(layer.name)
+        if region is None or layer.name in told:
+            continue
+        ends = [order[n] for n in (_node(region["first"], order), _node(region["last"], order)) if n is not None]
+        if len(ends) == 2 and ends[0] <= ends[1]:
+            between = (n for n, k in order.items() if ends[0] <= k <= ends[1])
+            nodes = tuple(n for n in between if n in layer.nodes or n not in claimed)
+            found[i] = replace(layer, nodes=nodes)
+            claimed.update(nodes)
+    return tuple(found)
+
+
+def _names(model: onnx.ModelProto) -> list[str]:
+    return [node.name for node in model.graph.node if node.name and node.op_type != "Constant"]
+
+
+def _parts(name: str) -> list[str]:
+    """Names in "a + PWN(b, c) || d", which is how versions before metadata wrote a fused layer."""
+    region = _FOREIGN.search(name)
+    if region:
+        return [region["first"], region["last"]]
+    text = re.sub(r"\b(PWN|PointWise)\(", "(", name)
+    return [part.strip(" ()") for part in re.split(r" \+ |, | \|\| |\(", text) if part.strip(" ()")]
+
+
+def _node(name: str, order: Mapping[str, int]) -> str | None:
+    if name in order:
+        return name
+    # A layer that an importer made for a node carries a suffix, or the name of the value.
+    return next((known for known in order if name.startswith(known)), None)
