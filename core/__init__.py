@@ -17,10 +17,35 @@ if TYPE_CHECKING:
     from onnx_rewrite import passes
     from onnx_rewrite.errors import ModelError, NotEquivalentError, OnnxRewriteError, UsageError
     from onnx_rewrite.match import Constant, Match, Refused
-    from onnx_rewrite.pattern import const, constant, either, maybe, op, optional, scalar
-    from onnx_rewrite.pipeline import Difference, Extracted, Result, bench, check, diff, explain, extract, inspect
+    from onnx_rewrite.pattern import (
+        FLOATS,
+        INTEGERS,
+        PatternError,
+        const,
+        constant,
+        either,
+        maybe,
+        op,
+        optional,
+        repeat,
+        rest,
+        scalar,
+        where,
+    )
+    from onnx_rewrite.pipeline import (
+        Difference,
+        Extracted,
+        Result,
+        bench,
+        check,
+        diff,
+        explain,
+        extract,
+        inspect,
+        minimise,
+    )
     from onnx_rewrite.pipeline import run as rewrite
-    from onnx_rewrite.registry import Pass, RuleSet, register
+    from onnx_rewrite.registry import Pass, RuleSet, graphsurgeon_pass, register
     from onnx_rewrite.verdict import Verification
 
 __version__ = "0.1.0"
@@ -28,7 +53,21 @@ __version__ = "0.1.0"
 _HOMES = {
     "onnx_rewrite.errors": ("ModelError", "NotEquivalentError", "OnnxRewriteError", "UsageError"),
     "onnx_rewrite.match": ("Constant", "Match", "Refused"),
-    "onnx_rewrite.pattern": ("const", "constant", "either", "maybe", "op", "optional", "scalar"),
+    "onnx_rewrite.pattern": (
+        "FLOATS",
+        "INTEGERS",
+        "PatternError",
+        "const",
+        "constant",
+        "either",
+        "maybe",
+        "op",
+        "optional",
+        "repeat",
+        "rest",
+        "scalar",
+        "where",
+    ),
     "onnx_rewrite.pipeline": (
         "Difference",
         "Extracted",
@@ -39,14 +78,17 @@ _HOMES = {
         "explain",
         "extract",
         "inspect",
+        "minimise",
     ),
-    "onnx_rewrite.registry": ("Pass", "RuleSet", "register"),
+    "onnx_rewrite.registry": ("Pass", "RuleSet", "graphsurgeon_pass", "register"),
     "onnx_rewrite.verdict": ("Verification",),
 }
 _LAZY = {name: (module, name) for module, names in _HOMES.items() for name in names}
 _LAZY["rewrite"] = ("onnx_rewrite.pipeline", "run")
 
 __all__ = [
+    "FLOATS",
+    "INTEGERS",
     "Constant",
     "Difference",
     "Extracted",
@@ -55,6 +97,7 @@ __all__ = [
     "NotEquivalentError",
     "OnnxRewriteError",
     "Pass",
+    "PatternError",
     "Refused",
     "Result",
     "RuleSet",
@@ -68,14 +111,19 @@ __all__ = [
     "either",
     "explain",
     "extract",
+    "graphsurgeon_pass",
     "inspect",
     "maybe",
+    "minimise",
     "op",
     "optional",
     "passes",
     "register",
+    "repeat",
+    "rest",
     "rewrite",
     "scalar",
+    "where",
 ]
 
 

@@ -77,6 +77,7 @@ def of_nodes() -> Iterator[Callable[[], Case]]:
         known = len(node._NodeTestCases)
         name = f"{node.__name__}.{module}"
         sys.modules.pop(name, None)  # importing it anew makes its cases anew, whoever imported it before
+        node._existing_names.clear()
         with np.errstate(all="ignore"):
             importlib.import_module(name)
         for case in node._NodeTestCases[known:]:

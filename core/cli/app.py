@@ -11,7 +11,19 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from onnx_rewrite.cli import EXIT_USAGE, STDIO_TOKEN, drop_output, fail
-from onnx_rewrite.cli.commands import bench, check, demo, diff, explain, extract, inspect, passes, rewrite
+from onnx_rewrite.cli.commands import (
+    bench,
+    check,
+    demo,
+    diff,
+    explain,
+    extract,
+    inspect,
+    minimise,
+    passes,
+    rewrite,
+    test,
+)
 from onnx_rewrite.errors import OnnxRewriteError
 
 EXIT_INTERNAL = 70  # EX_SOFTWARE of sysexits.h
@@ -26,6 +38,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "check": check.check,
     "diff": diff.diff,
     "bench": bench.bench,
+    "test": test.test,
+    "minimise": minimise.minimise,
     "demo": demo.demo,
 }
 

@@ -24,6 +24,8 @@ Commands:
   check A B              judges whether two models compute the same
   diff A B               what changed between two models
   bench MODEL            builds and runs engines of a model, or of two in turn
+  test PASS              draws graphs and looks for one on which a pass is wrong
+  minimise MODEL         the smallest model that still shows a failure
   demo                   a guided run on a model that ships with this program
 
   A model that bears the name of a command is given with its folder: ./passes
@@ -49,12 +51,15 @@ How it is verified:
   --verify HOW           full: every site, then the whole model; local: every
                          site; off: nothing (default: full)
   --inputs F             inputs for the whole model: a .npz file, or a folder of
-                         test_data_set_N (default: drawn at random)
+                         test_data_set_N (default: drawn at random); every site
+                         is judged on what flows into it then, too
   --shape NAME=DIMS      shape of an input with dynamic dimensions, as in
                          --shape x=1,3,224,224; repeatable
   --accept inconclusive  keeps replacements that could not be judged either way
   --strict               fails if anything was rolled back or not verified
   --seed N               of the random inputs (default: 0)
+  --feeds N              random inputs per site (default: about a dozen, of all
+                         kinds: tiny, large, integers, NaN, infinities, ...)
 
 How it is measured:
   --bench ENGINES        builds engines of the model before and after, runs them
@@ -66,8 +71,15 @@ What is written:
   -o, --output OUT       the rewritten model; - is standard output
                          (default: NAME.rewritten.onnx beside NAME.onnx)
   --in-place             overwrites MODEL
+  --external-data HOW    weights in files of their own: keep refers to them, and
+                         copies them where it cannot; link writes no byte of
+                         them, or fails; copy writes new files (default: keep)
   --dry-run              writes no model
   --report F             what was done, as .json (for programs) or .html
+  --print-between-passes DIR
+                         writes the model after every turn of a pass that
+                         changed it: DIR/00.input.onnx, DIR/01.ln.onnx, ...
+  --time-passes          tells what each pass took to match, apply and verify
   --verbose              lists every site
   --quiet                prints nothing but warnings and errors
 
@@ -179,46 +191,116 @@ Examples:
 
 CHECK = """\
 Judges whether model B computes what model A computes: B may be as far from A
-in float64 as A's own rounding allows, and no further.
+in float64 as A's own rounding allows, and no further. Shows how far apart they
+are, output by output, and where the difference begins.
 
 Usage: rewrite check A B [options]
 
 Arguments:
-  A, B                   two models with the same inputs and outputs
+  A, B                   two models; A is the reference; - is standard input
 
+What is compared:
+  --by-position          inputs and outputs belong together by their order, not
+                         by their names
+  --outputs NAMES        these outputs only, or values inside both models, by
+                         A's names, separated by commas; repeatable
+  --layerwise            also every value that both models have, and the first
+                         one whose error is beyond its bound
+
+On what:
   --inputs F             inputs: a .npz file, or a folder of test_data_set_N
                          (default: drawn at random)
   --shape NAME=DIMS      shape of an input with dynamic dimensions; repeatable
+  --feeds N              how many inputs are drawn (default: 3, and one more of
+                         other sizes where dimensions are dynamic)
   --seed N               of the random inputs (default: 0)
+
+By what:
+  --metric LIST          measures to show, of abs, mean, rel, ulp, psnr, cosine,
+                         top-1 (default: abs,mean,rel)
+  --threshold METRIC=N   the verdict is whether every output keeps to this, and
+                         not the judge's; psnr, cosine and top-1 are lower
+                         bounds, the others upper ones; repeatable. Without it
+                         models of different float types are only measured.
+
+What is written:
+  --report F             everything, as .json (for programs) or .html with plots
   --json                 prints JSON
   -h, --help             this text
 
 Exit status: 0 equivalent; 1 different, inconclusive or not verified; 2 bad
-usage or an unreadable model.
+usage, an unreadable model, or models that do not belong together.
 
 Examples:
   rewrite check model.onnx model.rewritten.onnx
-  rewrite check before.onnx after.onnx --inputs samples.npz
+  rewrite check before.onnx after.onnx --inputs samples.npz --report check.html
+  rewrite check torch.onnx tf.onnx --by-position --metric ulp,cosine
+  rewrite check fp32.onnx fp16.onnx --threshold cosine=0.999 --layerwise
 """
 
 BENCH = """\
 Builds engines of a model, runs them where this machine can, and prints latency,
 throughput, layers, size, build time, and the error against onnxruntime in fp32
-with optimisations off. Two models are run in turn.
+with optimisations off. Two models are run in turn. Times are trtexec's: on a
+GPU its own time by CUDA events, as one CUDA graph, without transfers.
 
 Usage: rewrite bench MODEL [--compare BEFORE] [options]
+       rewrite bench --log F
 
 Arguments:
   MODEL                  .onnx, .onnxtxt, .textproto, .json; - is standard input
 
+What is built:
   --compare BEFORE       the model that MODEL is compared with
-  --engines LIST         of onnxruntime, tensorrt-rtx (built ahead of time and
-                         not run), tensorrt; or auto (default): those that this
-                         machine has
+  --engines LIST         of onnxruntime, tensorrt, tensorrt-rtx (run on a GPU
+                         that it supports, else built ahead of time and not
+                         run); or auto (default): those that this machine has.
+                         Options of one engine follow it after colons:
+                         tensorrt:fp16:level=3:tactic-sources=cublas+cudnn
+  --precision LIST       fp32, tf32, fp16, bf16, int8, fp8: an engine for each;
+                         fp16+int8 allows both (default: what the model says).
+                         Where a library has no such flags, the model's types
+                         are its precision.
+  --shape NAME=DIMS      shape of an input with dynamic dimensions, or the
+                         smallest, best and largest one: x=1,3:8,3:32,3;
+                         repeatable
+  --workspace N          MiB of scratch memory
+  --level N              optimization level, 0 to 5
+  --tactic-sources LIST  cublas, cublas_lt, cudnn, edge_mask_convolutions,
+                         jit_convolutions
+  --timing-cache F       timings of tactics, read and added to
+  --hardware-compatibility HOW
+                         none, ampere+ or same
+  --compute-capability SM
+                         what tensorrt-rtx builds ahead of time for: SM86, SM89,
+                         SM120, ...
+  --plugin LIB           a library of plugins; repeatable
+  --cache on|off         off: builds anew, and keeps no engine (default: on)
+
+How it is timed:
   --inputs F             inputs: a .npz file, or a folder of test_data_set_N;
                          the first is timed (default: one drawn at random)
-  --shape NAME=DIMS      shape of an input with dynamic dimensions; repeatable
   --seed N               of the random inputs (default: 0)
+  --duration S           seconds (default: 3 on a GPU, 1 elsewhere)
+  --iterations N         at least so many inferences (default: 10)
+  --warmup MS            milliseconds that do not count (default: 200)
+  --streams N            inferences side by side (default: 1)
+  --cuda-graph on|off    off: launches kernels one by one (default: on)
+  --transfers            copies inputs and outputs in every inference
+
+What is shown and written:
+  --profile              the layers that take longest, with the ONNX nodes in
+                         them, from a run of its own
+  --where NODE           the layers that an ONNX node went to, and what it was
+                         fused with; repeatable
+  --export-times F       in trtexec's formats; of two models, the files are
+  --export-profile F     F.before and F.after
+  --export-layers F
+  --export-outputs F
+  --export-log F         the verbose log of the builds
+  --log F                analyses a verbose log of trtexec (8.6 to 11) or of
+                         --export-log: fusions, tactics, reformats, memory
+  --nsys F               runs all this under Nsight Systems, which writes F
   --json                 prints JSON
   -h, --help             this text
 
@@ -229,6 +311,7 @@ not available.
 Examples:
   rewrite bench model.onnx --shape input=1,3,224,224
   rewrite bench model.rewritten.onnx --compare model.onnx
+  rewrite bench model.onnx --engines tensorrt --precision fp32,fp16 --profile
   rewrite bench model.onnx --engines tensorrt-rtx --json
 """
 
@@ -273,6 +356,54 @@ Examples:
   rewrite demo --dir demo
 """
 
+TEST = """\
+Tests a pass on drawn graphs: instances of its own pattern, alone, embedded in
+random graphs, and with one thing changed. A failing one is made small, shown
+and saved. Needs the extra: pip install 'onnx-rewrite[testing]'
+
+Usage: rewrite test PASS [options]
+
+Arguments:
+  PASS                   a pass, with options as in --passes
+
+  --examples N           examples per property (default: 100)
+  --seed N               of the examples (default: 0)
+  --property NAME        only this property
+  --save DIR             folder of failing examples
+                         (default: .onnx_rewrite/failures)
+  -h, --help             this text
+
+Exit status: 0 every property holds; 1 one does not; 2 bad usage.
+
+Examples:
+  rewrite test ln
+  rewrite test clip --examples 10000 --seed 7
+"""
+
+MINIMISE = """\
+Reduces a model to the smallest that still shows a failure: nodes, outputs,
+constants and dimensions are taken away as long as a command says that the
+failure is still there.
+
+Usage: rewrite minimise MODEL --check CMD [-o OUT]
+
+Arguments:
+  MODEL                  .onnx, .onnxtxt, .textproto, .json
+
+  --check CMD            a command that ends with status 0 where a model shows
+                         the failure; its path stands for {} in it, or is the
+                         last argument
+  -o, --output OUT       the reduced model (default: NAME.minimal.onnx)
+  --seconds N            stops after N seconds with the smallest found so far
+  --timeout N            seconds for one run of the command; one that takes
+                         longer does not show the failure (default: 60)
+  -h, --help             this text
+
+Examples:
+  rewrite minimise model.onnx --check './crashes.sh'
+  rewrite minimise model.onnx --check 'python fails.py {} --quiet'
+"""
+
 BY_COMMAND = {
     "": REWRITE,
     "passes": PASSES,
@@ -283,6 +414,8 @@ BY_COMMAND = {
     "diff": DIFF,
     "bench": BENCH,
     "demo": DEMO,
+    "test": TEST,
+    "minimise": MINIMISE,
 }
 
 

@@ -8,6 +8,7 @@ from onnx_rewrite.pipeline.explaining import explain
 from onnx_rewrite.pipeline.extracting import Extracted, extract
 from onnx_rewrite.pipeline.inspecting import Inspection, ValueInfo, inspect
 from onnx_rewrite.pipeline.measuring import bench, measure
+from onnx_rewrite.pipeline.minimising import minimise
 from onnx_rewrite.pipeline.result import Result
 from onnx_rewrite.pipeline.running import Progress, run
 from onnx_rewrite.verify.measures import Checked
@@ -27,5 +28,6 @@ __all__ = [
     "extract",
     "inspect",
     "measure",
+    "minimise",
     "run",
 ]

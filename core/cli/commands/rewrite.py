@@ -34,10 +34,14 @@ def rewrite(
     skip: tuple[str, ...] = (),
     accept: tuple[Literal["inconclusive"], ...] = (),
     in_place: bool = False,
+    external_data: Literal["keep", "link", "copy"] = "keep",
     report: str | None = None,
+    print_between_passes: str | None = None,
+    time_passes: bool = False,
     dry_run: bool = False,
     strict: bool = False,
     seed: int = 0,
+    feeds: int | None = None,
     bench: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
@@ -71,6 +75,8 @@ def rewrite(
                 accept=accept,
                 strict=strict,
                 seed=seed,
+                feeds_per_site=feeds,
+                print_between_passes=print_between_passes,
                 progress=progress,
             )
     except NotEquivalentError as error:
@@ -80,13 +86,21 @@ def rewrite(
             _keep_failures(error.result, destination, human)
         raise
     if destination is not None and not in_place:
-        result.save(destination)  # before anything is measured: an engine that fails cannot take the model with it
+        result.save(
+            destination, external_data=external_data
+        )  # before anything is measured: an engine that fails cannot take the model with it
     if bench is not None:
         with output.tracked(quiet=quiet) as progress:
             pipeline.measure(result, bench, inputs=inputs, shapes=shapes or None, seed=seed, progress=progress)
     if destination is not None and in_place:
-        result.save(destination, overwrite_input=True)  # after: the original's weights may lie where it writes
+        result.save(
+            destination, overwrite_input=True, external_data=external_data
+        )  # after: the original's weights may lie where it writes
     _tell(result.report, human, report_file, verbose=verbose, quiet=quiet, missing=missing)
+    if time_passes:
+        from onnx_rewrite.report import terminal
+
+        terminal.times(result.report, human)
     _keep_failures(result, destination, human)
     return 0
 

@@ -33,6 +33,8 @@ def test_defaults(rewrite, pipeline, model: Path) -> None:
         "accept": (),
         "strict": False,
         "seed": 0,
+        "feeds_per_site": None,
+        "print_between_passes": None,
     }
     for fact in ("ln[0]", "Sub_1, Div_2", "equivalent", "9 → 1", "12 → 17", "m.rewritten.onnx"):
         assert fact in ran.out

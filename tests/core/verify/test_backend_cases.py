@@ -34,6 +34,7 @@ def cases(module: str) -> list:
     known = len(node._NodeTestCases)
     name = f"onnx.backend.test.case.node.{module}"
     sys.modules.pop(name, None)  # importing it anew makes its cases anew, whoever imported it before
+    node._existing_names.clear()
     importlib.import_module(name)
     return node._NodeTestCases[known:]
 

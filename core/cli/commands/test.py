@@ -1,0 +1,63 @@
+"""`rewrite test PASS`: draws graphs and looks for one on which a pass is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from onnx_rewrite.cli import output
+from onnx_rewrite.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnx_rewrite.testing import Run
+
+
+def test(
+    pass_: Annotated[str, Parameter(name="PASS")],
+    /,
+    *,
+    examples: int = 100,  # noqa: PT028
+    seed: int = 0,  # noqa: PT028
+    only: Annotated[str | None, Parameter(name="--property")] = None,  # noqa: PT028
+    save: Annotated[Path | None, Parameter(name="--save")] = None,  # noqa: PT028
+) -> int:
+    """Runs every property of a pass; `onnx_rewrite.cli.texts.TEST` describes the options."""
+    try:
+        from onnx_rewrite import testing
+    except ImportError as error:
+        raise UsageError(f"the test kit needs {error.name}", hint="pip install 'onnx-rewrite[testing]'") from error
+    if examples < 1:
+        raise UsageError(f"{examples} examples show nothing", hint="at least 1")
+    if only is not None and only not in testing.PROPERTIES:
+        raise UsageError(f"there is no property '{only}'", hint=f"one of: {', '.join(testing.PROPERTIES)}")
+    suite = type("Suite", (testing.PassTestSuite,), {"pass_": pass_, "failures": save})
+    suite.subject()  # an unknown pass is said before anything runs
+    return _report(suite, [only] if only else list(testing.PROPERTIES), examples, seed)
+
+
+def _report(suite: Any, names: list[str], examples: int, seed: int) -> int:
+    from rich.text import Text
+
+    from onnx_rewrite import testing
+
+    human = output.console()
+    failed: list[str] = []
+    for name in names:
+        try:
+            ran: Run = suite.run(name, examples=examples, seed=seed)
+        except testing.Violation as violation:
+            human.print(Text.assemble(("failed  ", "red"), f"{name}: {violation}"))
+            failed.append(name)
+            continue
+        if ran.failure is None:
+            counts = ", ".join(f"{told} {count}" for told, count in sorted(ran.counts.items()))
+            human.print(Text.assemble(("ok      ", "green"), f"{name}  {ran.examples} examples  ", (counts, "dim")))
+            continue
+        failed.append(name)
+        human.print(Text.assemble(("failed  ", "red"), f"{name}"))
+        human.print(Text(ran.failure.text()))
+        human.print(Text(f"saved in {ran.folder}; python {ran.folder}/replay.py runs it again\n", style="dim"))
+    human.print(f"{len(names) - len(failed)} of {len(names)} properties hold")
+    return 1 if failed else 0

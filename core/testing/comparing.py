@@ -1,0 +1,262 @@
+"""A comparison that shares nothing with the judge: how far may rounding alone move the original?
+
+The judge holds both models against the original in float64. Here the original runs once more with inputs, weights and
+interior values that differ by one unit in the last place: what that moves, times a constant, is what a replacement may
+differ by. Both must agree before a
+rewrite counts as right, so that a mistake in one of them does not hide a mistake in a pass.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnx_rewrite.verify.dtypes import Array
+
+FACTOR = 128.0
+"""How often the movement that one unit in the last place causes may be exceeded."""
+
+_UNITS = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10}
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Where two models differ.
+
+    Attributes:
+        reason: In words.
+        feed: The inputs that show it.
+    """
+
+    reason: str
+    feed: dict[str, Array]
+
+
+class CannotRun(Exception):
+    """The original does not run; the message says why."""
+
+
+def session(model: onnx.ModelProto) -> Any:
+    """A session on one thread, its optimisations off."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+class Pair:
+    """An original and what became of it, ready to be compared on feeds.
+
+    Args:
+        before: The original.
+        after: The rewritten model.
+        nan: Whether NaN must come out where it did.
+
+    Raises:
+        CannotRun: onnxruntime does not open the original.
+    """
+
+    def __init__(self, before: onnx.ModelProto, after: onnx.ModelProto, *, nan: bool = True) -> None:
+        try:
+            self._before = session(before)
+        except Exception as error:
+            raise CannotRun(str(error)) from error
+        self._model, self._after, self._nan = before, after, nan
+
+    @functools.cached_property
+    def _result(self) -> Any:
+        return session(self._after)
+
+    @functools.cached_property
+    def _noisy(self) -> Any:
+        return session(noisy(self._model))
+
+    def difference(self, feed: Mapping[str, Array], kind: str) -> str | None:
+        """What differs on a feed by more than rounding explains, or None.
+
+        Raises:
+            CannotRun: The original does not run on it.
+        """
+        try:
+            first = self._before.run(None, dict(feed))
+        except Exception as error:
+            raise CannotRun(str(error)) from error
+        try:
+            names = {i.name for i in self._result.get_inputs()}
+            second = self._result.run(None, {n: a for n, a in feed.items() if n in names})
+        except Exception as error:
+            return f"onnxruntime runs the original but not the result: {error}"
+        moved: list[Any] = []
+        if kind != "nan":
+            moved = [self._noisy.run(None, _nudged(feed, turn)) for turn in range(2)]
+        for number, output in enumerate(self._model.graph.output):
+            reason = _difference(first[number], second[number], [m[number] for m in moved], kind, nan=self._nan)
+            if reason is not None:
+                return f"output '{output.name}' on {kind} numbers: {reason}"
+        return None
+
+
+def disagreement(
+    before: onnx.ModelProto, after: onnx.ModelProto, *, seed: int = 0, nan: bool = True
+) -> Disagreement | None:
+    """The first feed on which two models differ by more than rounding explains, or None.
+
+    Args:
+        before: The original.
+        after: The rewritten model.
+        seed: Of the numbers that are fed.
+        nan: Whether NaN must come out where it did.
+
+    Raises:
+        CannotRun: onnxruntime does not run the original.
+    """
+    pair, ran = Pair(before, after, nan=nan), False
+    for kind, feed in feeds(before, seed):
+        try:
+            reason = pair.difference(feed, kind)
+        except CannotRun:
+            continue
+        ran = True
+        if reason is not None:
+            return Disagreement(reason, feed)
+    if not ran:
+        raise CannotRun("the original ran on no feed")
+    return None
+
+
+def feeds(model: onnx.ModelProto, seed: int) -> Iterator[tuple[str, dict[str, Array]]]:
+    """Inputs of several kinds; symbolic dimensions have the size that their names end with, else 3."""
+    given = {t.name for t in model.graph.initializer}
+    for number, (kind, scale) in enumerate((("usual", 1.0), ("small", 1e-4), ("large", 50.0), ("nan", 1.0))):
+        rng = np.random.default_rng((seed, number))
+        feed: dict[str, Array] = {}
+        for value in model.graph.input:
+            if value.name in given:
+                continue
+            tensor = value.type.tensor_type
+            shape = [d.dim_value if d.HasField("dim_value") else _size(d.dim_param) for d in tensor.shape.dim]
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+            if dtype.kind == "b":
+                array = np.asarray(rng.random(shape) < 0.5)
+            elif dtype.kind in "iu":
+                array = rng.integers(0, 4, shape).astype(dtype)
+            else:
+                numbers = rng.standard_normal(shape) * scale
+                if kind == "nan" and numbers.size:
+                    numbers.reshape(-1)[0] = np.nan
+                array = numbers.astype(dtype)
+            feed[value.name] = np.asarray(array)
+        yield kind, feed
+
+
+def _size(symbol: str) -> int:
+    digits = "".join(c for c in symbol if c.isdigit())
+    return int(digits) if digits else 3
+
+
+def _nudged(feed: Mapping[str, Array], turn: int) -> dict[str, Array]:
+    """The same inputs, each moved by about one unit in its last place."""
+    rng = np.random.default_rng(turn)
+    nudged: dict[str, Array] = {}
+    for name, array in feed.items():
+        unit = _UNITS.get(array.dtype.name)
+        if unit is None:
+            nudged[name] = array
+            continue
+        signs = rng.choice((-1.0, 1.0), array.shape)
+        with np.errstate(all="ignore"):
+            nudged[name] = np.asarray((array.astype(np.float64) * (1 + unit * signs)).astype(array.dtype))
+    return nudged
+
+
+def noisy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, with its weights and what its nodes give moved by about one unit in the last place."""
+    near = onnx.shape_inference.infer_shapes(model)
+    graphs: list[Any] = [near.graph]
+    while graphs:
+        graph = graphs.pop()
+        shapes = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output)}
+        nodes: list[onnx.NodeProto] = []
+        for tensor in graph.initializer:
+            _move(tensor, len(graphs))
+        for node in graph.node:
+            nodes.append(node)
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    graphs.append(attribute.g)
+                elif attribute.type == onnx.AttributeProto.TENSOR:
+                    _move(attribute.t, len(nodes))
+            for number, name in enumerate(node.output):
+                kind = shapes.get(name)
+                noise = None if kind is None or node.op_type in _EXACT else _noise(kind, len(nodes))
+                if noise is not None:
+                    noise.name, node.output[number] = f"{name}_noise", f"{name}_exact"
+                    graph.initializer.append(noise)
+                    nodes.append(onnx.helper.make_node("Mul", [f"{name}_exact", noise.name], [name]))
+        del graph.node[:]
+        graph.node.extend(nodes)
+    for function in near.functions:
+        for node in function.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR:
+                    _move(attribute.t, 1)
+    return near
+
+
+_EXACT = frozenset({"Constant", "Identity", "If", "Loop", "Scan"})
+
+
+def _noise(kind: Any, turn: int) -> onnx.TensorProto | None:
+    """Factors of one unit in the last place around 1, or None where the type is no float of known shape."""
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else np.dtype(bool)
+    dims = kind.shape.dim if kind.HasField("shape") else None
+    if dtype.name not in _UNITS or dims is None or any(not d.HasField("dim_value") for d in dims):
+        return None
+    return onnx.numpy_helper.from_array(_nudged({"": np.ones([d.dim_value for d in dims], dtype)}, turn)[""])
+
+
+def _move(tensor: onnx.TensorProto, turn: int) -> None:
+    array = onnx.numpy_helper.to_array(tensor)
+    if array.dtype.name in _UNITS:
+        tensor.CopyFrom(onnx.numpy_helper.from_array(_nudged({"": array}, turn)[""], tensor.name))
+
+
+def _difference(before: Any, after: Any, moved: list[Any], kind: str, *, nan: bool) -> str | None:
+    if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray):
+        return None
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return f"{before.dtype}{list(before.shape)} became {after.dtype}{list(after.shape)}"
+    if before.dtype.kind != "f":
+        wrong = int((before != after).sum())
+        stable = all((before == m).all() for m in moved)
+        return f"{wrong} elements differ" if wrong and stable else None
+    with np.errstate(all="ignore"):
+        one, other = before.astype(np.float64), after.astype(np.float64)
+        if kind == "nan":
+            if nan and np.isfinite(one[~np.isnan(one)]).all() and (np.isnan(one) != np.isnan(other)).any():
+                return f"{int(np.isnan(one).sum())} NaN became {int(np.isnan(other).sum())}"
+            return None
+        finite = np.isfinite(one)
+        for other_run in moved:
+            finite &= np.isfinite(other_run)
+        if not finite.any():
+            return None
+        if not np.isfinite(other[finite]).all():
+            return "a finite element is not finite any more"
+        scale = float(np.abs(one[finite]).max())
+        unit = _UNITS.get(before.dtype.name, 2.0**-10)
+        movement = max((float(np.abs(m.astype(np.float64) - one)[finite].max()) for m in moved), default=0.0)
+        bound = FACTOR * (movement + unit * scale)
+        tiny = float(np.finfo(before.dtype).tiny) if before.dtype.name in _UNITS else 0.0
+        gap = float(np.abs(one - other)[finite].max())
+    if gap <= bound + tiny:
+        return None
+    return f"they differ by {gap:.3g}, of which rounding explains {bound:.3g}"

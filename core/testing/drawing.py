@@ -1,0 +1,136 @@
+"""Draws examples from a tape: instances, embedded ones, near misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from onnx_rewrite.testing.containers import CONTAINERS, COPIES, build
+from onnx_rewrite.testing.draft import Draft, Unfit, Value
+from onnx_rewrite.testing.emitting import Emitter
+from onnx_rewrite.testing.example import Example
+from onnx_rewrite.testing.mutations import MUTATIONS, Mutation
+from onnx_rewrite.testing.subject import Subject
+from onnx_rewrite.testing.surroundings import attach, surroundings
+from onnx_rewrite.testing.tape import Tape
+from onnx_rewrite.testing.wants import STYLES
+
+OPSETS = (17, 13, 18, 12, 11, 14, 21, 15, 9, 16, 19, 10, 20, 8, 7)
+"""The opsets that are drawn; those that cannot express the pattern are passed over."""
+
+DTYPES = (1, 1, 1, 1, 1, 1, 11, 10, 1, 6)
+"""Element types of the data that are drawn: mostly float32, then float64, float16, int32."""
+
+VARIANTS = 14
+"""How many variants of one draw are tried until one fires."""
+
+
+def fresh(subject: Subject, tape: Tape, variant: int) -> tuple[Draft, int, str]:
+    """An empty draft, the element type of its data, and a layout of constants."""
+    style = STYLES[(tape.below(len(STYLES)) + variant) % len(STYLES)]
+    dtype = DTYPES[tape.below(len(DTYPES))]
+    dtype = 1 if tape.tame and dtype == 6 else dtype
+    opset = tape.one(OPSETS)
+    draft = Draft(opset)
+    if tape.rarely(12):
+        draft.symbolic = 1 + tape.below(2)
+    draft.inferred = tape.chance(15)
+    return draft, dtype, style
+
+
+def one_instance(subject: Subject, draft: Draft, tape: Tape, dtype: int, style: str, part: int = 0) -> list[Value]:
+    """Adds one instance of one of the rules; returns what it gives."""
+    traced = subject.traced[tape.below(len(subject.traced))]
+    return Emitter(draft, tape, traced, part=part, dtype=dtype, style=style).outputs()
+
+
+def instance(subject: Subject, tape: Tape, variant: int) -> Example:
+    """One instance, alone in its graph.
+
+    Raises:
+        Unfit: What was chosen does not go together.
+    """
+    draft, dtype, style = fresh(subject, tape, variant)
+    draft.outputs = one_instance(subject, draft, tape, dtype, style)
+    if tape.chance(15):
+        draft.container = "If with constants outside"
+    return finished(subject, draft, 1)
+
+
+def embedded(subject: Subject, tape: Tape, variant: int) -> Example:
+    """Instances inside a random graph.
+
+    Raises:
+        Unfit: What was chosen does not go together.
+    """
+    draft, dtype, style = fresh(subject, tape, variant)
+    count = 1 + tape.more(40, 2)
+    pool: list[Value] = []
+    ends: list[Value] = []
+    for part in range(count):
+        pool += surroundings(draft, tape, pool, subject.operators)
+        traced = subject.traced[tape.below(len(subject.traced))]
+        made = Emitter(draft, tape, traced, part=part, dtype=dtype, style=style, pool=pool).outputs()
+        pool += made
+        ends += made
+    attach(draft, tape, ends, subject.operators)
+    draft.container = tape.one(("main", "main", *CONTAINERS))
+    draft.story.append(f"{count} instance{'s' if count > 1 else ''}")
+    return finished(subject, draft, 0)
+
+
+def missed(subject: Subject, tape: Tape, variant: int, mutations: dict[str, Mutation] | None = None) -> Example:
+    """An instance with one thing changed.
+
+    Raises:
+        Unfit: What was chosen does not go together, or there is nothing to change in such a way.
+    """
+    draft, dtype, style = fresh(subject, tape, variant)
+    choices = list((MUTATIONS if mutations is None else mutations).items())
+    at = tape.below(len(choices)) if choices else 0
+    draft.outputs = one_instance(subject, draft, tape, dtype, style)
+    if not choices:
+        raise Unfit("no mutation is left")
+    if variant < VARIANTS - 2:
+        whole = finished(subject, draft, 1)
+        if not whole.fires:
+            raise Unfit("the instance itself does not fire")
+        if whole.raises:
+            return whole
+    # Some fit no graph of this pattern: the next ones are tried in their order.
+    for step in range(min(len(choices), 6)):
+        name, mutate = choices[(at + step) % len(choices)]
+        if mutate(draft, tape):
+            draft.story.append(name)
+            draft.infer_again()
+            return finished(subject, draft, 0)
+    raise Unfit("nothing to change")
+
+
+def finished(subject: Subject, draft: Draft, instances: int) -> Example:
+    """The example of a draft."""
+    draft.outputs = list({id(v): v for v in draft.outputs}.values())
+    _check_reachable(draft)
+    model = build(draft)
+    story = [*draft.story, *([f"in {draft.container}"] if draft.container != "main" else [])]
+    if any(v.spelling == "overridable" for v in draft.read()) and model.ir_version < 4:
+        raise Unfit("an initializer that is an input needs IR version 4")
+    return Example(model, subject, tuple(story), instances * COPIES.get(draft.container, 1), draft)
+
+
+def _check_reachable(draft: Draft) -> None:
+    if not any(v.given for v in draft.read()):
+        raise Unfit("everything is constant")
+
+
+def varied(data: bytes, draw: Callable[[Tape, int], Example], good: Callable[[Example], bool]) -> Example | None:
+    """The first variant of a draw that is good, else the first that goes together, else None."""
+    kept: Example | None = None
+    for variant in range(VARIANTS):
+        try:
+            found = draw(Tape(data, variant), variant)
+        except Unfit:
+            continue
+        kept = kept or found
+        if good(found):
+            return found
+    return kept

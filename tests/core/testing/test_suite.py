@@ -1,0 +1,108 @@
+"""`PassTestSuite`: what it makes of a wrong pass, and what it lets an author declare."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+import onnx_rewrite as rw
+from onnx_rewrite.cli import main
+from onnx_rewrite.pattern import op
+from onnx_rewrite.testing import PROPERTIES, PassTestSuite, Violation, replay
+
+
+class Root(rw.Pass):
+    """Wrong: the root of a square is no sign."""
+
+    name = "root"
+
+    def pattern(self, x: Any) -> Any:
+        return op.Sqrt(op.Mul(x, x))
+
+    def replace(self, m: rw.Match) -> Any:
+        return m.x
+
+
+class Mended(Root):
+    def replace(self, m: rw.Match) -> Any:
+        return op.Abs(m.x)
+
+
+def suite(**members: Any) -> type[PassTestSuite]:
+    return type("Suite", (PassTestSuite,), members)
+
+
+def test_a_failure_is_small_named_saved_and_runs_again(tmp_path: Path) -> None:
+    ran = suite(pass_=Root, failures=tmp_path).run("equivalent_by_the_judge", examples=100, seed=0)
+    assert ran.failure is not None
+    graph = ran.failure.example.model.graph
+    assert [n.op_type for n in graph.node] == ["Mul", "Sqrt"]
+    assert ran.failure.example.model.opset_import[0].version == 17
+    assert "Sqrt" in ran.failure.text()
+    assert ran.folder is not None
+    assert ran.folder.parent == tmp_path
+    assert {p.name for p in ran.folder.iterdir()} == {"model.onnx", "feeds.npz", "failure.json", "replay.py"}
+    assert onnx.load(ran.folder / "model.onnx") == ran.failure.example.model
+    with pytest.raises(Violation, match="not equivalent"):
+        replay(ran.folder, Root)
+    replay(ran.folder, Mended)
+    saved = suite(pass_=Mended, saved=(ran.folder,))
+    saved().test_saved_examples()
+    with pytest.raises(Violation):
+        suite(pass_=Root, saved=(ran.folder,))().test_saved_examples()
+
+
+def test_one_test_per_property() -> None:
+    made = suite(pass_="clip")
+    assert all(callable(getattr(made, f"test_{name}")) for name in PROPERTIES)
+    assert not any(hasattr(suite(), f"test_{name}") for name in PROPERTIES)
+
+
+def test_what_is_relaxed_has_a_name_and_a_reason() -> None:
+    with pytest.raises(rw.UsageError, match="there is no 'axis'"):
+        suite(pass_="clip", still_legal={"axis": "why not"})
+    with pytest.raises(rw.UsageError, match="say why"):
+        suite(pass_="clip", relaxed={"same_bytes_twice": ""})
+    with pytest.raises(pytest.skip.Exception, match="as an example"):
+        suite(pass_="clip", relaxed={"same_bytes_twice": "as an example"})().test_same_bytes_twice()  # type: ignore[attr-defined]
+
+
+def test_a_pass_that_refuses_everything_is_told(tmp_path: Path) -> None:
+    class Shy(Mended):
+        def check(self, m: rw.Match) -> None:
+            raise rw.Refused("never")
+
+    with pytest.raises(Violation, match=r"0 of .* instances are replaced"):
+        suite(pass_=Shy, failures=tmp_path).run("fires_or_says_why", examples=40, seed=0)
+
+
+def test_the_same_seed_gives_the_same_examples(tmp_path: Path) -> None:
+    runs = [suite(pass_="clip", failures=tmp_path).run("result_is_valid", examples=30, seed=3) for _ in range(2)]
+    assert runs[0].counts == runs[1].counts
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "says"),
+    [
+        (["clip", "--examples", "10"], 0, "14 of 14 properties hold"),
+        (["clip", "--examples", "5", "--property", "same_bytes_twice"], 0, "1 of 1 properties hold"),
+        (["clap"], 2, "did you mean clip"),
+        (["clip", "--property", "beauty"], 2, "there is no property 'beauty'"),
+        (["clip", "--examples", "0"], 2, "0 examples show nothing"),
+    ],
+)
+def test_the_command(argv: list[str], status: int, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", *argv]) == status
+    told = capsys.readouterr()
+    assert says in told.out + told.err
+
+
+def test_nothing_else_imports_the_kit() -> None:
+    code = "import sys, onnx_rewrite.pipeline, onnx_rewrite.cli.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"hypothesis", "pytest", "onnx_rewrite.testing"} & set(done.stdout.split())
