@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 fuzz = importlib.import_module("benchmarks.fuzz")
 draw = fuzz.draw
 
-SHARDS, GRAPHS = 5, 30
+SHARDS, GRAPHS = 3, 30
 # Each shard has at least so many applied sites of each pass.
 LEAST_SITES = {"ln": 10, "clip": 25, "bn": 8}
 

@@ -114,6 +114,8 @@ def _loop(draft: Draft) -> onnx.ModelProto:
 
 def _function(draft: Draft) -> onnx.ModelProto:
     _needs_nodes(draft)
+    if draft.opset < 9 and any(v.constant and v.dtype not in (1, 10, 11) for v in draft.read()):
+        raise Unfit("a Constant node gives floats only, and a function has no initializers")
     graph = onnx.GraphProto(name="main")
     body: list[onnx.NodeProto] = []
     inputs: list[str] = []

@@ -34,6 +34,8 @@ def info(value: Value, symbolic: int = 0) -> onnx.ValueInfoProto:
 def constant_nodes(value: Value, opset: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """The nodes and initializers that spell a constant."""
     spelling, inner = value.spelling, value.name + "_raw"
+    if opset < 9 and value.dtype not in (1, 10, 11):  # Constant gave floats only
+        spelling = "initializer"
     if spelling == "Constant of numbers":
         spelling = "Constant"
         assert value.array is not None

@@ -91,7 +91,7 @@ def check_untouched(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
             assert one == other or one not in standing
 
 
-@settings(max_examples=350)
+@settings(max_examples=200)
 @given(st.binary(min_size=12, max_size=160), st.integers(1, 2 ** len(RULES) - 1))
 def test_the_result_is_valid_and_means_the_same(data: bytes, chosen: int) -> None:
     model = draw_model(Tape(data))
