@@ -160,7 +160,9 @@ def run(
     tell.stage("rewriting")
     driver = drive(loaded, frozenset(), judged=True)
     verdict: Verification | None = None
-    if verify == "full":
+    if verify == "full" and not feeds and not _changed(driver):
+        verdict = Verification("equivalent")  # to itself: running a large model in float64 would only tell that again
+    elif verify == "full":
         tell.stage("verifying the whole model")
         whole = Whole(loaded, feeds, shapes, seed, drive)
         loaded, driver, verdict = whole.settled(loaded, driver)

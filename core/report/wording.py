@@ -82,6 +82,8 @@ def model_verdict(report: Report) -> str:
         return "not verified as a whole"
     if judged.verdict == "not verified":
         return judged.verdict
+    if judged.verdict == "equivalent" and not judged.feeds:
+        return "unchanged"
     text = f"{judged.verdict} on {count(judged.feeds, 'feed')}, largest error {error(judged.max_abs_error)}"
     return text + (f" (output {judged.worst_output})" if judged.worst_output else "")
 

@@ -14,6 +14,7 @@ import pytest
 
 import onnx_rewrite as rw
 from onnx_rewrite import constant, op
+from onnx_rewrite.report.wording import model_verdict
 from onnx_rewrite.verdict import Verification
 from onnx_rewrite.verify import LocalJudge
 from onnx_rewrite.verify.bisection import first_bad
@@ -77,6 +78,14 @@ def test_the_verdict_comes_from_the_site(monkeypatch: pytest.MonkeyPatch) -> Non
     believing(monkeypatch)
     result = rw.rewrite(HYBRID, Liar(), verify="local")
     assert {s.status for s in result.sites} == {"applied"}
+
+
+def test_a_model_that_stays_as_it_was_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnx_rewrite.pipeline.whole.judge_models", None)  # calling it would fail
+    result = rw.rewrite(MODELS / "exported" / "bert_legacy_op17.onnx", ["ln"])
+    assert not result.changed
+    assert (result.report.verification.verdict, result.report.verification.feeds) == ("equivalent", 0)
+    assert model_verdict(result.report) == "unchanged"
 
 
 def test_strict_gives_nothing_back() -> None:
