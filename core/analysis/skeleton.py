@@ -92,7 +92,12 @@ class Skeleton:
             self.proto.initializer.append(
                 onnx.TensorProto(name=name, data_type=tensor.dtype.value, dims=dims, raw_data=tensor.tobytes())
             )
-        self.proto.input.append(onnx.helper.make_tensor_value_info(name, tensor.dtype.value, dims))
+        kind = self.proto.input.add(name=name).type.tensor_type
+        kind.elem_type = tensor.dtype.value
+        shape = kind.shape
+        shape.SetInParent()  # a scalar has a shape, too
+        for dim in dims:
+            shape.dim.add(dim_value=dim)
 
     def _write(self, graph: ir.Graph, proto: onnx.GraphProto) -> None:
         for value in graph.inputs:
@@ -104,7 +109,8 @@ class Skeleton:
 
     def _node(self, node: ir.Node, graph: onnx.GraphProto) -> None:
         tensor = _tensor_of(node)
-        if tensor is not None:
+        # What a graph returns stays what a node gives: its stated shape may be another, and inference bears with it.
+        if tensor is not None and not (node.op_type == "Identity" and node.outputs[0].is_graph_output()):
             self._constant(self._new(node.outputs[0]), tensor)
             return
         proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, overload=node.overload)
@@ -167,17 +173,32 @@ class Skeleton:
 
 
 def _tensor_of(node: ir.Node) -> ir.TensorProtocol | None:
-    """What a Constant node gives, if it is written as a tensor."""
-    if node.op_type != "Constant" or node.domain or len(node.outputs) != 1:
+    """What a Constant node gives, however it is written, or an Identity of one or of an initializer.
+
+    onnx's inference sees the elements of a Constant only where they are written as a tensor, and none behind Identity:
+    a reduction whose axes are spelt so would have no known rank.
+    """
+    if node.op_type not in ("Constant", "Identity") or node.domain or len(node.outputs) != 1:
         return None
-    attribute = node.attributes.get("value")
-    if attribute is None or attribute.is_ref() or attribute.type != ir.AttributeType.TENSOR:
+    if node.op_type == "Identity":
+        value = node.inputs[0] if node.inputs else None
+        return None if value is None else _constant_outside(value)
+    if len(node.attributes) != 1:
         return None
-    return attribute.as_tensor()
+    (attribute,) = node.attributes.values()
+    if attribute.is_ref():
+        return None
+    if attribute.name == "value":
+        return attribute.as_tensor() if attribute.type == ir.AttributeType.TENSOR else None
+    dtype = _WRITTEN_AS.get(attribute.name)
+    return None if dtype is None else ir.Tensor(np.asarray(attribute.value, dtype))
+
+
+_WRITTEN_AS = {"value_int": np.int64, "value_ints": np.int64, "value_float": np.float32, "value_floats": np.float32}
 
 
 def _constant_outside(value: ir.Value) -> ir.TensorProtocol | None:
-    """What a captured value holds: an initializer, a Constant node of an outer graph, or an Identity of either."""
+    """What a value holds that no node of this skeleton gives: an initializer, or what `_tensor_of` tells of a node."""
     node = value.producer()
     while node is not None and node.op_type == "Identity" and not node.domain and node.inputs[0] is not None:
         value = node.inputs[0]

@@ -296,3 +296,29 @@ def test_inference_is_one_step_and_agrees_with_onnx(operators: list[str], data: 
                 assert value.dtype.value == known[value.name].elem_type
                 if known[value.name].HasField("shape"):
                     assert len(shape(value) or []) == len(known[value.name].shape.dim)
+
+
+AXES = {
+    "a Constant of integers": "a = Constant <value_ints = [-1]> ()",
+    "an Identity of an initializer": "a = Identity(one)",
+    "an Identity of a Constant": "b = Constant <value = int64[1] {-1}> ()  c = Identity(b)  a = Identity(c)",
+    "an Identity of a Constant of integers": "b = Constant <value_ints = [-1]> ()  a = Identity(b)",
+}
+
+
+@pytest.mark.parametrize("spelling", AXES)
+@pytest.mark.parametrize("inside", [False, True])
+def test_axes_are_seen_in_every_spelling(spelling: str, inside: bool) -> None:
+    """In the graph itself, and captured by a body: onnx's inference sees no axes but those written as a tensor."""
+    reduction = "m = ReduceMean <keepdims = 0> (x, a)"
+    body = f"y = If(t) <then_branch = p () => (float[2] q) {{ {reduction}  q = Neg(m) }}, else_branch = o () => (z)"
+    body += " { z = Neg(x) }>"
+    model = text(
+        f"g (float[2,3] x, bool t) => (float[?] y) <int64[1] one = {{-1}}> {{ {AXES[spelling]} "
+        f"{body if inside else reduction + '  y = Neg(m)'} }}",
+        18,
+    )
+    complete_types(model)
+    graph = next(iter(n for n in model.graph if n.op_type == "If")).attributes["then_branch"].as_graph() if inside else model.graph
+    mean = next(n for n in graph if n.op_type == "ReduceMean").outputs[0]
+    assert shape(mean) == [2]
