@@ -9,6 +9,7 @@ NAMES = {
     "scaling": "50,000 nodes, this project beside its peers",
     "memory": "3.2 GB of external weights",
     "tensorrt": "engines before and after passes, on a GPU",
+    "kit": "examples a second of the testing kit",
     "fuzz": "random graphs around the patterns, every rewrite compared",
 }
 

@@ -80,6 +80,7 @@ class Draft:
         symbolic: Sizes of leading dimensions that are declared as symbols: 0 none, 1 the first, 2 all.
         inferred: Whether interior shapes are stated.
         container: Where the nodes stand: one of `containers.CONTAINERS`.
+        elsewhere: Another place where they may stand, for what must hold there, too.
         story: What is special about it, in words.
         versions: Opsets of other domains.
         captured: Outputs of nodes with bodies, and the values that the bodies read.
@@ -91,6 +92,7 @@ class Draft:
     symbolic: int = 0
     inferred: bool = False
     container: str = "main"
+    elsewhere: str = "If"
     story: list[str] = field(default_factory=list[str])
     versions: dict[str, int] = field(default_factory=dict[str, int])
     captured: list[tuple[Value, Value]] = field(default_factory=list[tuple[Value, Value]])
@@ -146,10 +148,14 @@ class Draft:
         found.reverse()
         return found
 
-    def read(self) -> list[Value]:
-        """Inputs and constants that live nodes read or that are outputs themselves, in order of first use."""
+    def read(self, live: Sequence[Node] | None = None) -> list[Value]:
+        """Inputs and constants that live nodes read or that are outputs themselves, in order of first use.
+
+        Args:
+            live: What `live` gives, if that is known already.
+        """
         found: dict[int, Value] = {}
-        for node in self.live():
+        for node in self.live() if live is None else live:
             found.update({id(v): v for v in node.inputs if v is not None and (v.given or v.constant)})
         found.update({id(v): v for v in self.outputs if v.given or v.constant})
         return list(found.values())

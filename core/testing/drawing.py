@@ -53,6 +53,7 @@ def instance(subject: Subject, tape: Tape, variant: int) -> Example:
     draft.outputs = one_instance(subject, draft, tape, dtype, style)
     if tape.chance(15):
         draft.container = "If with constants outside"
+    draft.elsewhere = tape.one(CONTAINERS[1:])
     return finished(subject, draft, 1)
 
 
@@ -114,7 +115,8 @@ def finished(subject: Subject, draft: Draft, instances: int) -> Example:
     story = [*draft.story, *([f"in {draft.container}"] if draft.container != "main" else [])]
     if any(v.spelling == "overridable" for v in draft.read()) and model.ir_version < 4:
         raise Unfit("an initializer that is an input needs IR version 4")
-    return Example(model, subject, tuple(story), instances * COPIES.get(draft.container, 1), draft)
+    count = instances * COPIES.get(draft.container, 1)
+    return Example(model, subject, tuple(story), count, draft, draft.container, draft.elsewhere)
 
 
 def _check_reachable(draft: Draft) -> None:

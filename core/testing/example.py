@@ -21,6 +21,9 @@ class Example:
         subject: The pass that it was drawn for.
         story: What is special about it, in words: the mutation, the container, the number of copies.
         instances: How many instances of the pattern it holds; 0 where that is not known.
+        draft: What it was made from; None for one that was read from a file.
+        container: Where its nodes stand: one of `containers.CONTAINERS`.
+        elsewhere: Where else they are to be tried.
     """
 
     model: onnx.ModelProto
@@ -28,6 +31,8 @@ class Example:
     story: tuple[str, ...] = ()
     instances: int = 0
     draft: Draft | None = field(default=None, repr=False)
+    container: str = "main"
+    elsewhere: str = "If"
 
     @property
     def outcome(self) -> Outcome:

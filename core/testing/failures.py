@@ -56,6 +56,8 @@ class Failure:
             "property": self.property,
             "reason": self.reason,
             "story": list(self.example.story),
+            "container": self.example.container,
+            "elsewhere": self.example.elsewhere,
         }
         (place / "failure.json").write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
         (place / "replay.py").write_text(_SCRIPT.format(name=self.pass_name), encoding="utf-8")
@@ -90,5 +92,6 @@ def replay(folder: str | Path, pattern: Any = None, terms: Terms | None = None) 
     about = json.loads((folder / "failure.json").read_text(encoding="utf-8"))
     model = onnx.load(folder / "model.onnx")
     subject = subject_of(about["pass"] if pattern is None else pattern)
-    example = Example(model, subject, tuple(about.get("story", ())))
+    places = {name: about[name] for name in ("container", "elsewhere") if name in about}
+    example = Example(model, subject, tuple(about.get("story", ())), **places)
     PROPERTIES[about["property"]].check(example, terms or Terms())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -68,30 +68,26 @@ def node_proto(node: Node) -> onnx.NodeProto:
     return proto
 
 
-def graph_of(
-    draft: Draft, name: str, *, keep: Callable[[Value], bool] = lambda v: True, symbolic: int = 0
-) -> onnx.GraphProto:
+def graph_of(draft: Draft, name: str, *, symbolic: int = 0) -> onnx.GraphProto:
     """The whole draft as a graph.
 
     Args:
         draft: The draft.
         name: The graph's name.
-        keep: Which inputs and constants belong into the graph; others are captured from outside.
         symbolic: As `Draft.symbolic`.
     """
     graph = onnx.GraphProto(name=name)
-    for value in draft.read():
-        if not keep(value):
-            continue
+    nodes = draft.live()
+    for value in draft.read(nodes):
         if value.constant:
-            nodes, initializers = constant_nodes(value, draft.opset)
-            graph.node.extend(nodes)
+            spelt, initializers = constant_nodes(value, draft.opset)
+            graph.node.extend(spelt)
             graph.initializer.extend(initializers)
             if value.spelling == "overridable":
                 graph.input.append(info(value))
         else:
             graph.input.append(info(value, symbolic))
-    graph.node.extend(node_proto(node) for node in draft.live())
+    graph.node.extend(node_proto(node) for node in nodes)
     graph.output.extend(info(value) for value in draft.outputs)
     return graph
 

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, Phase, event, given, settings
-from hypothesis import seed as seeded
-
 from onnx_rewrite.errors import UsageError
-from onnx_rewrite.testing.example import Example
-from onnx_rewrite.testing.failures import Failure, replay
+from onnx_rewrite.testing.failures import replay
 from onnx_rewrite.testing.mutations import MUTATIONS
 from onnx_rewrite.testing.properties import PROPERTIES, Property, Terms, Violation
+from onnx_rewrite.testing.running import Run, run_one, run_together
 from onnx_rewrite.testing.strategies import embed, instances, near_miss
 from onnx_rewrite.testing.subject import Subject, subject_of
 from onnx_rewrite.verify import Tolerance
-
-EXAMPLES_VARIABLE = "ONNX_REWRITE_EXAMPLES"
-"""Environment variable: how many examples each property gets, whatever the suite says."""
-
-
-@dataclass
-class Run:
-    """What became of one property.
-
-    Attributes:
-        property: Its name.
-        examples: How many examples it held for, or was tried on.
-        counts: What was worth counting.
-        failure: The smallest example for which it does not hold, or None.
-        folder: Where that was saved, or None.
-    """
-
-    property: str
-    examples: int = 0
-    counts: Counter[str] = field(default_factory=Counter[str])
-    failure: Failure | None = None
-    folder: Path | None = None
 
 
 class PassTestSuite:
@@ -125,7 +97,28 @@ class PassTestSuite:
             seed: As the attribute.
             shrink: Whether a failing example is made small.
         """
-        return _run(cls, PROPERTIES[name], examples, seed, shrink=shrink)
+        return run_one(cls, PROPERTIES[name], examples, seed, shrink=shrink)
+
+    @classmethod
+    def run_all(
+        cls, names: Sequence[str] | None = None, *, examples: int | None = None, seed: int = 0, shrink: bool = True
+    ) -> Iterator[Run]:
+        """Runs several properties without pytest; those that draw from the same strategy are shown the same examples.
+
+        What is drawn is what `run` draws with the same seed. A property that fails is run again alone, so that its
+        example shrinks.
+
+        Args:
+            names: The properties; default: all that are not relaxed.
+            examples: As for `run`.
+            seed: As the attribute.
+            shrink: As for `run`.
+
+        Yields:
+            What became of each, one strategy after the other.
+        """
+        chosen = [n for n in PROPERTIES if n not in cls.relaxed] if names is None else names
+        return run_together(cls, [PROPERTIES[name] for name in chosen], examples, seed, shrink=shrink)
 
 
 def _test(one: Property) -> Callable[[PassTestSuite], None]:
@@ -135,64 +128,10 @@ def _test(one: Property) -> Callable[[PassTestSuite], None]:
             import pytest
 
             pytest.skip(f"relaxed: {why}")
-        ran = _run(type(self), one, None, None)
+        ran = run_one(type(self), one, None, None)
         if ran.failure is not None:
             raise Violation(f"{ran.failure.text()}\nSaved in {ran.folder}", ran.failure.feed)
 
     test.__name__ = f"test_{one.name}"
     test.__doc__ = one.about
     return test
-
-
-def _run(
-    cls: type[PassTestSuite], one: Property, examples: int | None, seed: int | None, *, shrink: bool = True
-) -> Run:
-    count = examples or int(os.environ.get(EXAMPLES_VARIABLE, "0")) or cls.examples
-    chosen = cls.seed if seed is None else seed
-    ran, terms, last = Run(one.name), cls.terms(), list[Failure]()
-    pass_name = cls.subject().name
-
-    def body(example: Example) -> None:
-        ran.examples += 1
-        try:
-            told = one.check(example, terms)
-        except Violation as violation:
-            last[:] = [Failure(pass_name, one.name, str(violation), example, violation.feed)]
-            raise
-        except Exception as error:
-            reason = f"the pass raises {type(error).__name__}: {error}"
-            last[:] = [Failure(pass_name, one.name, reason, example, {})]
-            raise
-        if told is not None and not last:
-            ran.counts[told] += 1
-            event(f"{one.name}: {told}")
-
-    everything: Any = list(HealthCheck)
-    phases = [p for p in Phase if (shrink or p is not Phase.shrink) and p is not Phase.explain]
-    test: Any = settings(
-        max_examples=count,
-        deadline=None,
-        database=settings.default.database if chosen is None and settings.default is not None else None,
-        derandomize=False if chosen is not None else settings.default.derandomize if settings.default else False,
-        print_blob=False,
-        report_multiple_bugs=False,
-        phases=phases,
-        suppress_health_check=everything,
-    )(given(cls.strategy(one.of))(body))
-    if chosen is not None:
-        test = seeded(chosen)(test)
-    try:
-        test()
-    except Exception:
-        if not last:
-            raise
-        ran.failure = last[0]
-        ran.folder = last[0].save(cls.failures)
-        return ran
-    fired, all_ = ran.counts["fires"], ran.counts["fires"] + ran.counts["refused"]
-    if one.name == "fires_or_says_why" and all_ >= 20 and fired < cls.fires_at_least * all_:
-        raise Violation(
-            f"{fired} of {all_} instances are replaced, the others refused; if that is right, "
-            f"say so: fires_at_least = {fired / all_:.2f}"
-        )
-    return ran

@@ -40,24 +40,19 @@ def test(
 def _report(suite: Any, names: list[str], examples: int, seed: int) -> int:
     from rich.text import Text
 
-    from onnx_rewrite import testing
-
     human = output.console()
     failed: list[str] = []
-    for name in names:
-        try:
-            ran: Run = suite.run(name, examples=examples, seed=seed)
-        except testing.Violation as violation:
-            human.print(Text.assemble(("failed  ", "red"), f"{name}: {violation}"))
-            failed.append(name)
-            continue
-        if ran.failure is None:
+    ran: Run
+    for ran in suite.run_all(names, examples=examples, seed=seed):
+        if ran.failure is None and not ran.rare:
             counts = ", ".join(f"{told} {count}" for told, count in sorted(ran.counts.items()))
-            human.print(Text.assemble(("ok      ", "green"), f"{name}  {ran.examples} examples  ", (counts, "dim")))
+            line = f"{ran.property}  {ran.examples} examples  "
+            human.print(Text.assemble(("ok      ", "green"), line, (counts, "dim")))
             continue
-        failed.append(name)
-        human.print(Text.assemble(("failed  ", "red"), f"{name}"))
-        human.print(Text(ran.failure.text()))
-        human.print(Text(f"saved in {ran.folder}; python {ran.folder}/replay.py runs it again\n", style="dim"))
+        failed.append(ran.property)
+        human.print(Text.assemble(("failed  ", "red"), f"{ran.property}", f": {ran.rare}" if ran.rare else ""))
+        if ran.failure is not None:
+            human.print(Text(ran.failure.text()))
+            human.print(Text(f"saved in {ran.folder}; python {ran.folder}/replay.py runs it again\n", style="dim"))
     human.print(f"{len(names) - len(failed)} of {len(names)} properties hold")
     return 1 if failed else 0
