@@ -232,9 +232,12 @@ def check_average(m: Match, axis: int) -> None:
     """
     if m.nth is not None or m.count is not None:
         terms = int(np.prod(normalized_lengths(m, axis, "a sum is divided, and")))
+        # 1/N is rounded to the type of x, and may have come there through another operation or two.
+        rounding = 4 * float(computed_in(m).eps if m.x.dtype is None else m.x.dtype.eps)
         for found in (m.count, None if m.nth is None else 1 / m.nth if m.nth else math.inf):
-            if found is not None and not np.isclose(found, terms, rtol=1e-3 / terms, atol=0):
-                raise Refused(f"a sum of {terms} terms is divided by {found:g}", m.x)
+            if found is not None and not abs(found - terms) <= rounding * terms:
+                shown = f"{found:g}" if f"{found:g}" != f"{terms:g}" else f"{found:.9g}"
+                raise Refused(f"a sum of {terms} terms is divided by {shown}", m.x)
     for name in ("mean_back", "variance_back"):
         back: ir.Node | None = getattr(m, name, None)
         if back is not None:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.dtypes import NUMBERS, numpy_dtype
+from onnx_rewrite.model.nodes import tensor_in
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -129,8 +130,8 @@ def _constant_node(_: Constants, node: ir.Node) -> Array | None:
     ((name, attr),) = node.attributes.items()
     if attr.is_ref():
         return None
-    if name == "value":
-        tensor = attr.as_tensor()
+    if name == "value" and attr.type == ir.AttributeType.TENSOR:
+        tensor = tensor_in(attr)
         return None if tensor.dtype == ir.DataType.STRING else tensor.numpy()
     if name == "value_float":
         return np.asarray(attr.as_float(), np.float32)

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnx_rewrite.model.nodes import tensor_in
+
 # Shapes, axes and pads decide shapes; so do the scales of a Resize. Larger tensors are weights.
 MAX_INTEGERS = 1024
 MAX_OTHERS = 16
@@ -189,7 +191,7 @@ def _tensor_of(node: ir.Node) -> ir.TensorProtocol | None:
     if attribute.is_ref():
         return None
     if attribute.name == "value":
-        return attribute.as_tensor() if attribute.type == ir.AttributeType.TENSOR else None
+        return tensor_in(attribute) if attribute.type == ir.AttributeType.TENSOR else None
     dtype = _WRITTEN_AS.get(attribute.name)
     return None if dtype is None else ir.Tensor(np.asarray(attribute.value, dtype))
 

@@ -18,6 +18,15 @@ def count_nodes(model: ir.Model) -> int:
     return total
 
 
+def tensor_in(attribute: ir.Attr) -> ir.TensorProtocol:
+    """The tensor of an attribute of type TENSOR.
+
+    `ir.Attr.as_tensor` asks whether it is one member of the protocol after the other, which takes 0.1 ms.
+    """
+    value: ir.TensorProtocol = attribute.value
+    return value
+
+
 def original_name(node: ir.Node) -> str:
     """Returns the name that the node bears in the file, ``""`` if it has none."""
     return node.name or ""

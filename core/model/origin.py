@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.errors import ModelError
 from onnx_rewrite.model.deserializing import is_opaque, opaque_attribute, sparse_names
+from onnx_rewrite.model.nodes import tensor_in
 from onnx_rewrite.model.structure import describe
 
 _GRAPH = ir.AttributeType.GRAPH
@@ -234,7 +235,7 @@ class _Walker:
             if attribute.is_ref() or (attribute.value is None and kind != _UNDEFINED):
                 continue
             if kind in (_TENSOR, _TENSORS):
-                tensors = (attribute.as_tensor(),) if kind == _TENSOR else attribute.as_tensors()
+                tensors = (tensor_in(attribute),) if kind == _TENSOR else attribute.as_tensors()
                 for tensor in tensors:
                     if type(tensor) is ir.ExternalTensor:
                         self.origin.externals.append(tensor)

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.constants import Constants
+from onnx_rewrite.model.nodes import tensor_in
 
 
 class Fingerprints:
@@ -59,7 +60,7 @@ class Fingerprints:
                 return None
             value = attribute.value
             if attribute.type == ir.AttributeType.TENSOR:
-                tensor = attribute.as_tensor()
+                tensor = tensor_in(attribute)
                 value = (tensor.dtype, tuple(tensor.shape), tensor.tobytes())
             attributes.append((name, attribute.type, tuple(value) if isinstance(value, list) else value))
         return (node.op_type, node.domain, len(node.outputs), inputs, tuple(attributes))

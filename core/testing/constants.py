@@ -52,6 +52,8 @@ class Constants:
         Raises:
             Unfit: The element type cannot hold it, or only as 0.
         """
+        if dtype == 11 and not self._tape.rarely(20):  # what attributes can hold, too
+            number = float(np.float32(number))
         array = np.full(shape, array_of(number, dtype))
         if dtype in _INTEGERS and float(array.reshape(-1)[0]) != number:
             raise Unfit(f"{number} is no integer")
@@ -67,7 +69,7 @@ class Constants:
     def guess(self, name: str, want: Want, dtype: int, var: Any) -> float:
         """A number for a capture of one element: by what it is combined with, then by its name."""
         beside = want.beside
-        if beside is not None and beside.terms and want.op_type in ("Div", "Mul") and not self._tape.rarely(15):
+        if beside is not None and beside.terms and want.op_type in ("Div", "Mul") and not self._tape.rarely(8):
             return float(beside.terms) if want.op_type == "Div" else 1.0 / beside.terms
         if name.lower().startswith("eps"):
             return self._tape.one(EPSILONS)
@@ -94,7 +96,8 @@ class Constants:
         numbers = rng.standard_normal(shape)
         if want.numbers == "positive":
             numbers = np.abs(numbers) + 0.25
-        elif self._tape.chance(15):  # the same number everywhere, which some passes ask for
+        elif self._tape.chance(60 if want.op_type in ("Min", "Max") else 15):
+            # the same number everywhere, which some passes ask for
             numbers = np.full(shape, self._tape.one(NUMBERS))
         else:
             numbers = numbers * self._tape.one(MAGNITUDES)

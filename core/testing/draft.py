@@ -30,6 +30,7 @@ class Value:
         axes: The axes of that reduction, counted from the front.
         origin: The shape before that reduction.
         given: Whether it is an input of the graph.
+        channels: Whether its second axis counts channels.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Value:
     axes: tuple[int, ...] = ()
     origin: tuple[int, ...] = ()
     given: bool = False
+    channels: bool = False
 
     @property
     def constant(self) -> bool:

@@ -30,7 +30,7 @@ from onnx_rewrite.testing.draft import Array, Draft, Unfit, Value
 from onnx_rewrite.testing.inference import allowed, formal_input, schema_of, type_name
 from onnx_rewrite.testing.params import BEFORE_OPERANDS, FREE, REQUIRED, propose
 from onnx_rewrite.testing.tape import Tape
-from onnx_rewrite.testing.wants import ANY, SIZES, Want, settle_ranks, wanted
+from onnx_rewrite.testing.wants import ANY, CHANNELS, ELEMENTWISE, SIZES, Want, settle_ranks, wanted
 
 _TYPES = (1, 11, 10, 6, 7, 9)  # float, double, float16, int32, int64, bool
 
@@ -155,7 +155,7 @@ class Emitter:
             if pattern.var is not None:
                 want = self._shaped(pattern.var, _conditioned(pattern.var, want))
             if want.onto is not None and not want.span and self._span:
-                want = Want(want.ranks, None, want.onto, want.least, want.numbers, 0, want.beside, self._span)
+                want = want._replace(span=self._span)
             found = self._constants.of(want, dtype, want.drawn(self._tape, self._style))
         if name is not None:
             self._bound[name] = found
@@ -199,9 +199,14 @@ class Emitter:
         )
         if op_type.startswith("Reduce"):
             self._remember(made[0], operands, params)
+        channels = op_type in CHANNELS or (op_type in ELEMENTWISE and any(v.channels for v in operands if v is not None))
         for value in made:
-            if not value.axes:
-                value.terms = next((v.terms for v in operands if v is not None and v.terms and v.shape), 0)
+            value.channels = channels
+            summed = next((v for v in operands if v is not None and v.terms), None)
+            if not value.axes and summed is not None:
+                value.terms = summed.terms if summed.shape else 0
+                if summed.shape == value.shape:
+                    value.axes, value.origin = summed.axes, summed.origin
         return made
 
     def _named(self, apply: Apply, op_type: str) -> dict[str, Any]:
@@ -262,11 +267,13 @@ class Emitter:
         self, op_type: str, name: str, pattern: Any, operands: list[Value | None], opset: int, domain: str
     ) -> Any:
         if isinstance(pattern, Optional):
-            if self._tape.chance(50):
-                return ABSENT
-            pattern = pattern.inner
-            if not self._expressible(op_type, name, opset):
-                return ABSENT
+            pattern, left_out = pattern.inner, self._tape.chance(50)
+            if left_out or not self._expressible(op_type, name, opset):
+                # What is left out is captured as its default, and must be that everywhere.
+                usual = defaults(op_type, opset).get(name, ABSENT) if domain == "" else ABSENT
+                if not isinstance(pattern, Var) or usual is ABSENT:
+                    return ABSENT
+                return self._bound.setdefault(pattern.name, usual)
         if isinstance(pattern, Var):
             if pattern.name in self._bound:
                 return self._bound[pattern.name]
@@ -410,7 +417,7 @@ def _conditioned(pattern: Conditional, want: Want) -> Want:
         return any(all(_passes(p, _Typed(dtype, rank)) for p in typed) for dtype in _TYPES)
 
     ranks = tuple(r for r in want.ranks if good(r)) or tuple(r for r in range(7) if good(r))
-    return Want(ranks or want.ranks, None, None, want.least, want.numbers, want.limit, want.beside, want.span)
+    return want._replace(ranks=ranks or want.ranks)
 
 
 def _passes(predicate: Any, thing: Any) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from onnx import helper, numpy_helper, shape_inference
+from onnx import helper, shape_inference
 
 from onnx_rewrite.testing.draft import Unfit
 
@@ -78,39 +79,74 @@ def infer(draft: Draft, node: Node, outputs: int) -> list[tuple[int, tuple[int, 
         Unfit: The operands are not legal, or the shapes cannot be inferred.
     """
     version = draft.opset if node.domain == "" else draft.versions.get(node.domain, 1)
-    schema = schema_of(node.op_type, version, node.domain)
+    operands: list[_Operand] = []
+    for value in node.inputs:
+        if value is None:
+            operands.append(None)
+        elif value.array is not None and value.array.size <= 16 and value.array.dtype.kind in "iu":
+            operands.append((value.dtype, value.shape, (value.array.dtype.str, value.array.tobytes())))
+        else:
+            operands.append((value.dtype, value.shape, None))
+    asked = (node.op_type, node.domain, version, tuple(operands), repr(node.attributes), outputs)
+    found = _known.get(asked)
+    if found is None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        try:
+            found = _inferred(node.op_type, node.domain, version, operands, node.attributes, outputs)
+        except Unfit as unfit:
+            found = unfit.args
+        _known[asked] = found
+    if isinstance(found, tuple):
+        raise Unfit(*found)
+    return found
+
+
+_Operand = "tuple[int, tuple[int, ...], tuple[str, bytes] | None] | None"
+"""Element type, shape, and the elements of few integers, on which shapes may depend."""
+
+_MOST_KNOWN = 20_000
+_known: dict[Any, Any] = {}
+"""What was asked before, with the answer, or the arguments of the `Unfit` to raise."""
+
+
+def _inferred(
+    op_type: str, domain: str, version: int, operands: Sequence[Any], attributes: Mapping[str, Any], outputs: int
+) -> list[tuple[int, tuple[int, ...]]]:
+    schema = schema_of(op_type, version, domain)
     types: dict[str, onnx.TypeProto] = {}
     data: dict[str, onnx.TensorProto] = {}
-    for position, value in enumerate(node.inputs):
-        if value is None:
+    for position, operand in enumerate(operands):
+        if operand is None:
             continue
-        if type_name(value.dtype) not in allowed(node.op_type, version, node.domain, position):
-            raise Unfit(f"{node.op_type} takes no {type_name(value.dtype)} as operand {position}")
-        types[value.name] = _type_proto(value.dtype, value.shape)
-        if value.array is not None and value.array.size <= 16 and value.array.dtype.kind in "iu":
-            data[value.name] = numpy_helper.from_array(value.array, value.name)
-    shapes = {value.shape for value in node.inputs if value is not None}
-    if version < 8 and node.domain == "" and node.op_type in _EQUAL_SHAPES_BELOW_8 and len(shapes) > 1:
-        raise Unfit(f"{node.op_type} does not broadcast at opset {version}")
-    names = [f"{node.op_type}_{i}" for i in range(outputs)]
-    proto = helper.make_node(
-        node.op_type, [v.name if v is not None else "" for v in node.inputs], names, domain=node.domain
-    )
-    for name, value in node.attributes.items():
+        dtype, shape, elements = operand
+        if type_name(dtype) not in allowed(op_type, version, domain, position):
+            raise Unfit(f"{op_type} takes no {type_name(dtype)} as operand {position}")
+        name = f"i{position}"
+        types[name] = _type_proto(dtype, shape)
+        if elements is not None:
+            data[name] = onnx.TensorProto(name=name, data_type=dtype, dims=shape, raw_data=elements[1])
+    shapes = {operand[1] for operand in operands if operand is not None}
+    if version < 8 and domain == "" and op_type in _EQUAL_SHAPES_BELOW_8 and len(shapes) > 1:
+        raise Unfit(f"{op_type} does not broadcast at opset {version}")
+    names = [f"{op_type}_{i}" for i in range(outputs)]
+    inputs = [f"i{position}" if operand is not None else "" for position, operand in enumerate(operands)]
+    proto = helper.make_node(op_type, inputs, names, domain=domain)
+    for name, value in attributes.items():
         proto.attribute.append(helper.make_attribute(name, value))
     try:
         found = shape_inference.infer_node_outputs(
-            schema, proto, types, data, opset_imports=[_import(node.domain, version)]
+            schema, proto, types, data, opset_imports=[_import(domain, version)]
         )
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
-        raise Unfit(f"{node.op_type}: {error}") from error
+        raise Unfit(f"{op_type}: {error}") from error
     result: list[tuple[int, tuple[int, ...]]] = []
     for name in names:
         kind = found.get(name)
         if kind is None or not kind.tensor_type.HasField("shape"):
-            raise Unfit(f"the shape that {node.op_type} gives is not known")
+            raise Unfit(f"the shape that {op_type} gives is not known")
         dims = kind.tensor_type.shape.dim
         if any(not d.HasField("dim_value") for d in dims) or len(dims) > 6:
-            raise Unfit(f"the shape that {node.op_type} gives is not known")
+            raise Unfit(f"the shape that {op_type} gives is not known")
         result.append((kind.tensor_type.elem_type, tuple(d.dim_value for d in dims)))
     return result

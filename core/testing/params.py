@@ -75,7 +75,8 @@ def propose(op_type: str, name: str, operands: list[Value | None], opset: int, d
     if name in ("epsilon", "eps"):
         return tape.one(EPSILONS)
     if name == "to":
-        return tape.one((onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16))
+        wider = {10: (1, 11), 1: (11, 1)}.get(x.dtype if x is not None else 1, (11,))
+        return tape.one((1, 11, 10)) if tape.rarely(20) else tape.one(wider)
     if name in ("min", "max"):
         return _bound(x, tape)
     if name == "group":
@@ -114,7 +115,7 @@ def _axes(op_type: str, x: Value | None, shape: tuple[int, ...], tape: Tape) -> 
         return (tape.one(ones),)
     if not rank:
         raise Unfit("a scalar has no axes")
-    if tape.rarely(20):
+    if tape.rarely(8):
         return (tape.below(rank),)
     return tuple(range(rank - 1 - tape.more(30, rank - 1), rank))
 

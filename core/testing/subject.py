@@ -107,6 +107,9 @@ class Subject:
         self.originals = tuple(rules)
         self._rules = tuple(_Once(rule) for rule in rules)
 
+        self.dtypes: tuple[int, ...] = ()
+        """Element types of which instances can be drawn; filled in when the first one is drawn."""
+
     def rules(self) -> Sequence[Any]:
         """What the driver asks a pass for."""
         return self._rules

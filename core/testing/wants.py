@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from onnx_rewrite.testing.draft import Unfit, Value
 from onnx_rewrite.testing.tape import Tape
@@ -17,8 +16,7 @@ STYLES = ("trailing", "channel", "scalar", "one", "whole", "mixed")
 SIZES = (2, 3, 4, 1, 5, 6)
 
 
-@dataclass(frozen=True)
-class Want:
+class Want(NamedTuple):
     """What a value must look like.
 
     Attributes:
@@ -32,6 +30,7 @@ class Want:
         span: How many trailing axes a constant usually spans.
         op_type: The operator that reads it.
         groups: The second dimension is a multiple of this.
+        channels: Whether it usually holds one number per channel.
     """
 
     ranks: Shape = (2, 3, 4, 1)
@@ -44,13 +43,14 @@ class Want:
     span: int = 0
     op_type: str = ""
     groups: int = 1
+    channels: bool = False
 
     def drawn(self, tape: Tape, style: str) -> Shape:
         """A shape that will do."""
         if self.shape is not None:
             return self.shape
         if self.onto is not None:
-            return broadcast_onto(self.onto, tape, style, self.span)
+            return broadcast_onto(self.onto, tape, "channel" if self.channels and tape.chance(70) else style, self.span)
         rank = tape.one(self.ranks)
         sizes = [tape.one(SIZES) for _ in range(rank)]
         if rank > 1:
@@ -110,7 +110,7 @@ def _elementwise(at: int, known: Known, params: Mapping[str, Any], tape: Tape, o
         return outer
     shape = max((v.shape for v in others), key=len)
     span = max(len(v.axes) for v in others)
-    return Want(onto=shape, beside=others[0], span=span or outer.span)
+    return Want(onto=shape, beside=others[0], span=span or outer.span, channels=any(v.channels for v in others))
 
 
 def _like_first(at: int, known: Known, params: Mapping[str, Any], tape: Tape, outer: Want) -> Want:
@@ -174,7 +174,8 @@ def _matmul(at: int, known: Known, params: Mapping[str, Any], tape: Tape, outer:
 def _per_channel(at: int, known: Known, params: Mapping[str, Any], tape: Tape, outer: Want) -> Want:
     x = known[0]
     if at == 0 or x is None:
-        return Want(ranks=(4, 3, 2))
+        ranks = tuple(r for r in (4, 3, 2) if r in outer.ranks) or (4, 3, 2)
+        return Want(ranks=ranks, least=outer.least, groups=outer.groups)
     if len(x.shape) < 2:
         raise Unfit("no channels")
     return Want(shape=(x.shape[1],), beside=x, numbers="positive" if at == 4 else "normal")
@@ -183,7 +184,7 @@ def _per_channel(at: int, known: Known, params: Mapping[str, Any], tape: Tape, o
 def _normalized(at: int, known: Known, params: Mapping[str, Any], tape: Tape, outer: Want) -> Want:
     x = known[0]
     if at == 0 or x is None:
-        return replace(outer, ranks=tuple(r for r in outer.ranks if r) or (2,))
+        return outer._replace(ranks=tuple(r for r in outer.ranks if r) or (2,))
     return Want(shape=x.shape[int(params.get("axis", -1)) :], beside=x)
 
 
@@ -239,6 +240,9 @@ RULES: dict[str, Rule] = {
 }
 
 
+CHANNELS = frozenset({"Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization"})
+"""Operators whose results have channels on the second axis."""
+
 SPATIAL = frozenset({"MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "DepthToSpace"})
 
 
@@ -258,7 +262,7 @@ def wanted(op_type: str, at: int, known: Known, params: Mapping[str, Any], tape:
     """
     rule = RULES.get(op_type)
     if rule is not None:
-        return replace(rule(at, known, params, tape, outer), op_type=op_type)
+        return rule(at, known, params, tape, outer)._replace(op_type=op_type)
     if at == 0 and op_type in SPATIAL:
         return Want(ranks=(4, 3), least=2, op_type=op_type)
     if at == 0 and (op_type in ("Reshape", "Unsqueeze", "Squeeze", "Transpose", "Flatten") or "Reduce" in op_type):
@@ -266,11 +270,13 @@ def wanted(op_type: str, at: int, known: Known, params: Mapping[str, Any], tape:
         if outer.shape is not None or outer.onto is not None:
             ranks = (max(1, len(outer.shape or outer.onto or ())), 2, 3)
         return Want(ranks=ranks, op_type=op_type)
-    return replace(_like_first(at, known, params, tape, outer), op_type=op_type)
+    return _like_first(at, known, params, tape, outer)._replace(op_type=op_type)
 
 
 def settle_ranks(want: Want, params: Mapping[str, Any]) -> Want:
     """Leaves the ranks for which axes that a pattern names are legal."""
+    if not ("axes" in params or "axis" in params or "perm" in params):
+        return want
     least = 0
     for name in ("axes", "axis", "perm"):
         value = params.get(name)
@@ -278,11 +284,11 @@ def settle_ranks(want: Want, params: Mapping[str, Any]) -> Want:
         numbers = [n for n in numbers if isinstance(n, int)]
         least = max([least, *(n + 1 if n >= 0 else -n for n in numbers)])
         if name == "perm" and numbers:
-            return replace(want, ranks=(len(numbers),))
+            return want._replace(ranks=(len(numbers),))
     if not least:
         return want
     ranks = tuple(r for r in (*want.ranks, least) if r >= least)
-    return replace(want, ranks=ranks or want.ranks)
+    return want._replace(ranks=ranks or want.ranks)
 
 
 def size(shape: Shape) -> int:

@@ -606,6 +606,21 @@ NEAR_MISSES: dict[str, tuple[dict[str, Any], str | None, dict[str, Any]]] = {
         "a sum of 8 terms is divided by 9",
         {"v": "t = ReduceSum<axes=[-1]>(q); Mul(t, eighth)"},
     ),
+    "sum of doubles times a share of 32 bits": (
+        {
+            "v": "t = ReduceSum<axes=[-1]>(q); Mul(t, third)",
+            "constants": {"third": np.float64(np.float32(1 / 3)), "scale": np.ones(3), "bias": np.ones(3)},
+            "shape": "2,5,3",
+            "kind": "double",
+        },
+        "a sum of 3 terms is divided by 2.99999991",
+        {
+            "v": "t = ReduceSum<axes=[-1]>(q); Mul(t, third)",
+            "constants": {"third": np.float64(1 / 3), "scale": np.ones(3), "bias": np.ones(3)},
+            "shape": "2,5,3",
+            "kind": "double",
+        },
+    ),
     "sum without a division": ({"v": "ReduceSum<axes=[-1]>(q)"}, None, {}),
     "cast to fewer bits": (
         {
