@@ -18,7 +18,7 @@ from onnx_rewrite.match.params import ParamGoal, compile_params, is_bare
 from onnx_rewrite.match.state import Constant, Goal, State, ValueGoal, label
 from onnx_rewrite.match.steps import CompiledStep, Enter, RestGoal, bind_step, repeat_goal, rest_goal
 from onnx_rewrite.match.twins import same_computation
-from onnx_rewrite.opset.forms import COMMUTATIVE
+from onnx_rewrite.opset.forms import COMMUTATIVE, PARAMETERS
 from onnx_rewrite.opset.view import is_onnx, operands
 from onnx_rewrite.pattern.language import (
     Apply,
@@ -155,9 +155,14 @@ class Compiler:
         params: ParamGoal = compile_params(apply)
         capture = None if apply.capture is None else key_in(apply.home, apply.capture)
         bare = is_bare(apply)
+        # Most operators have only data as inputs: then there is nothing to count.
+        data_only = not any(name in PARAMETERS for name in apply.op_types)
+        heads = [_heads(p) for p in patterns]
 
         def enter(state: State, node: ir.Node, then: Goal) -> bool:
-            values = operands(node, state.scope.version_of(node))
+            values: Sequence[ir.Value | None] = node.inputs
+            if not data_only or (values and values[-1] is None):
+                values = operands(node, state.scope.version_of(node))
             if not least <= len(values) <= most and spread is None:
                 return state.fail(node, lambda: f"{label(node)} has {len(values)} operands; the pattern has {most}")
 
@@ -165,6 +170,8 @@ class Compiler:
                 if spread is not None:
                     return spread(s, node, values, then)
                 if node.op_type in commutative:
+                    if most == 2 and len(values) == 2:
+                        return _either_way(s, goals, heads, values, order[0], then)
                     return _in_any_order(s, goals, values, order, frozenset(), then)
                 return _in_place(s, goals, values, order, 0, then)
 
@@ -314,6 +321,36 @@ def _in_any_order(
         if goals[own](state, value, lambda s: _in_any_order(s, goals, values, order, used | {place}, then)):  # noqa: B023
             return True
     return False
+
+
+def _either_way(
+    state: State,
+    goals: Sequence[ValueGoal],
+    heads: Sequence[frozenset[str] | None],
+    values: Sequence[ir.Value | None],
+    first: int,
+    then: Goal,
+) -> bool:
+    """`_in_any_order` for two operands: `goals[first]` tries its own place, then the other.
+
+    Where the operators that stand there cannot be what the patterns need, no goal is entered.
+    """
+    one, other = goals[first], goals[1 - first]
+    for place in (first,) if values[0] is values[1] else (first, 1 - first):
+        mine, rest = values[place], values[1 - place]
+        if state.journal is None and not (_may_be(heads[first], mine) and _may_be(heads[1 - first], rest)):
+            continue
+        if one(state, mine, lambda s: other(s, rest, then)):  # noqa: B023
+            return True
+    return False
+
+
+def _may_be(heads: frozenset[str] | None, value: ir.Value | None) -> bool:
+    """Whether a value may match a pattern with these heads, as far as the operator that gives it tells."""
+    if heads is None:
+        return True
+    node = None if value is None else value.producer()
+    return node is not None and node.op_type in heads
 
 
 def _heads(pattern: Pattern) -> frozenset[str] | None:

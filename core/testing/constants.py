@@ -34,7 +34,7 @@ class Constants:
     def spelt(self, array: Array, dtype: int | None = None) -> Value:
         """A constant of these elements, in any spelling; equal ones may be one value."""
         key = repr((dtype, array.dtype, array.shape)).encode() + array.tobytes()
-        if key in self._shared and self._tape.chance(60):
+        if key in self._shared and self._tape.chance(80):
             return self._shared[key]
         spelling = "initializer" if self._plain or not self._tape.chance(50) else self._tape.one(SPELLINGS)
         self._shared[key] = self._draft.constant(array, spelling, dtype)

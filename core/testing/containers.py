@@ -27,9 +27,8 @@ def build(draft: Draft) -> onnx.ModelProto:
     made = placed(model_of(draft, graph_of(draft, "main", symbolic=draft.symbolic)), draft.container)
     if draft.symbolic:
         made = _with_inferred_outputs(made)
-    if draft.inferred:
-        inferred = shape_inference.infer_shapes(made)
-        made.graph.value_info.extend(inferred.graph.value_info)
+        if draft.inferred:
+            made.graph.value_info.extend(shape_inference.infer_shapes(made).graph.value_info)
     return made
 
 
@@ -52,8 +51,7 @@ def placed(model: onnx.ModelProto, container: str) -> onnx.ModelProto:
         container: One of `CONTAINERS`.
 
     Returns:
-        A model that computes the same, twice in a Loop; its outputs have other names. Stated shapes of interior values
-        are left out.
+        A model that computes the same, twice in a Loop; its outputs have other names.
 
     Raises:
         Unfit: They cannot stand there.
@@ -111,6 +109,7 @@ def _body(model: onnx.ModelProto, parts: _Parts, name: str, *, constants: bool) 
         body.node.extend(parts.constants)
     body.node.extend(parts.nodes)
     body.output.extend(model.graph.output)
+    body.value_info.extend(model.graph.value_info)
     return body
 
 

@@ -61,7 +61,7 @@ def fresh(subject: Subject, tape: Tape, variant: int) -> tuple[Draft, int, str]:
     draft = Draft(opset)
     if tape.rarely(12):
         draft.symbolic = 1 + tape.below(2)
-    draft.inferred = tape.chance(15)
+    draft.inferred = tape.chance(40)
     return draft, dtype, style
 
 
@@ -113,25 +113,36 @@ def missed(subject: Subject, tape: Tape, variant: int, mutations: dict[str, Muta
     Raises:
         Unfit: What was chosen does not go together, or there is nothing to change in such a way.
     """
-    draft, dtype, style = fresh(subject, tape, variant)
     choices = list((MUTATIONS if mutations is None else mutations).items())
-    at = tape.below(len(choices)) if choices else 0
-    draft.outputs = one_instance(subject, draft, tape, dtype, style)
     if not choices:
         raise Unfit("no mutation is left")
+
+    def again() -> tuple[Draft, int]:
+        """The instance, and which mutation is tried first."""
+        tape.rewind()
+        draft, dtype, style = fresh(subject, tape, variant)
+        at = tape.below(len(choices))
+        draft.outputs = one_instance(subject, draft, tape, dtype, style)
+        return draft, at
+
+    draft, at = again()
     if variant < VARIANTS - 2:
         whole = finished(subject, draft, 1)
         if not whole.fires:
             raise Unfit("the instance itself does not fire")
         if whole.raises:
             return whole
-    # Some fit no graph of this pattern: the next ones are tried in their order.
+    # Some fit no graph of this pattern, or make it illegal: the next ones are tried in their order.
     for step in range(min(len(choices), 6)):
         name, mutate = choices[(at + step) % len(choices)]
-        if mutate(draft, tape):
+        try:
+            if not mutate(draft, tape):
+                continue
             draft.story.append(name)
             draft.infer_again()
             return finished(subject, draft, 0)
+        except Unfit:
+            draft, _ = again()
     raise Unfit("nothing to change")
 
 

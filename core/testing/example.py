@@ -9,6 +9,7 @@ import onnx
 from onnx import printer
 
 from onnx_rewrite.testing.draft import Draft
+from onnx_rewrite.testing.renaming import disguised
 from onnx_rewrite.testing.subject import Outcome, Subject
 
 
@@ -48,6 +49,11 @@ class Example:
             return self.subject.run(self.model)
         except Exception as error:
             return error
+
+    @cached_property
+    def disguised(self) -> Outcome:
+        """What the pass makes of the model under other names, in another order, with notes on its nodes."""
+        return self.subject.run(disguised(self.model))
 
     @property
     def raises(self) -> bool:

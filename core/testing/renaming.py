@@ -8,19 +8,34 @@ from typing import Any
 import onnx
 
 
-def disguised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of a model with other names for all values, and its nodes in another order in which they can run.
+NOTE = "origin"
+"""The key of a note on every node."""
 
+
+def disguised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model with other names for all values, its nodes in another order in which they can run.
+
+    Every node has the metadata `NOTE`, as a tool may have left it there.
     Functions stay as they are.
     """
     other = onnx.ModelProto()
     other.CopyFrom(model)
     names = list(dict.fromkeys(_names(other.graph)))
     _rename(other.graph, {name: f"{'zyxw'[number % 4]}{len(names) - number}" for number, name in enumerate(names)})
+    for node in _all_nodes(other):
+        node.metadata_props.add(key=NOTE, value="drawn")
     nodes = _reversed(list(other.graph.node))
     del other.graph.node[:]
     other.graph.node.extend(nodes)
     return other
+
+
+def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    graphs: list[Any] = [model.graph, *model.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            yield node
+            graphs += _bodies(node)
 
 
 def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

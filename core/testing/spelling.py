@@ -88,6 +88,9 @@ def graph_of(draft: Draft, name: str, *, symbolic: int = 0) -> onnx.GraphProto:
         else:
             graph.input.append(info(value, symbolic))
     graph.node.extend(node_proto(node) for node in nodes)
+    if draft.inferred and not symbolic:
+        returned = {id(v) for v in draft.outputs}
+        graph.value_info.extend(info(v) for node in nodes for v in node.outputs if id(v) not in returned)
     graph.output.extend(info(value) for value in draft.outputs)
     return graph
 

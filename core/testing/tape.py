@@ -39,6 +39,10 @@ class Tape:
         self._data, self._at = data, 0
         self.tame = variant >= TAME
 
+    def rewind(self) -> None:
+        """Starts again with the first byte."""
+        self._at = 0
+
     def below(self, count: int) -> int:
         """A number from 0 to `count` - 1."""
         byte = self._data[self._at] if self._at < len(self._data) else 0
