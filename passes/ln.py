@@ -259,8 +259,16 @@ def check_restored(m: Match, back: ir.Node, axis: int) -> None:
     others = [i for i in range(rank) if m.dim(value, i) is None or m.dim(value, i) != m.dim(m.x, i)]
     if any(m.dim(value, i) != 1 for i in range(axis, 0)) or sum(i < rank + axis for i in others) > 1:
         raise Refused(message, back)
-    if m.shape is not None and m.shape not in back.inputs:
+    if m.shape is not None and m.shape not in back.inputs and not keeps_shape(m, m.shape, value):
         raise Refused(f"Expand behind {back.op_type} '{back.name}' may enlarge the mean", back)
+
+
+def keeps_shape(m: Match, shape: ir.Value, value: ir.Value) -> bool:
+    """Whether Expand to a constant shape leaves a value as it is."""
+    lengths = m.constant(shape)
+    if lengths is None or lengths.size > (m.rank(value) or 0):
+        return False
+    return all(length in (1, m.dim(value, -i)) for i, length in enumerate(reversed(lengths.tolist()), start=1))
 
 
 def normalized_axis(m: Match) -> int:

@@ -220,13 +220,34 @@ def _noise(kind: Any, turn: int) -> onnx.TensorProto | None:
     dims = kind.shape.dim if kind.HasField("shape") else None
     if dtype.name not in _UNITS or dims is None or any(not d.HasField("dim_value") for d in dims):
         return None
-    return onnx.numpy_helper.from_array(_nudged({"": np.ones([d.dim_value for d in dims], dtype)}, turn)[""])
+    return onnx.numpy_helper.from_array(_moved(np.ones([d.dim_value for d in dims], dtype), turn))
+
+
+_STEPS = np.asarray([0.8566748838545029, 0.7338918566271260, 0.6287067210378087, 0.5385972572236101, 0.4614027427763899])
+"""Along each axis, so much of the range lies between neighbours: powers of 1/1.1673, the generalised golden ratio of
+Roberts' sequence in four dimensions (x^5 = x + 1), so that no step is near a whole number."""
+
+
+def _moved(array: Array, turn: int) -> Array:
+    """An array, each element moved by up to two units in its last place, and neighbours along every axis differently.
+
+    Drawn signs may be the same in all of a row: what subtracts a mean would take such a movement away.
+    """
+    unit = _UNITS[array.dtype.name]
+    rng = np.random.default_rng(turn)
+    phase = np.full(array.shape, rng.random())
+    for axis, length in enumerate(array.shape):
+        steps = np.arange(length) * _STEPS[axis % len(_STEPS)]
+        phase = phase + steps.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
+    with np.errstate(all="ignore"):
+        found = array.astype(np.float64) * (1 + unit * (4 * (phase % 1.0) - 2))
+        return np.asarray(found.astype(array.dtype))
 
 
 def _move(tensor: onnx.TensorProto, turn: int) -> None:
     array = onnx.numpy_helper.to_array(tensor)
     if array.dtype.name in _UNITS:
-        tensor.CopyFrom(onnx.numpy_helper.from_array(_nudged({"": array}, turn)[""], tensor.name))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(_moved(array, turn), tensor.name))
 
 
 def _difference(before: Any, after: Any, moved: list[Any], kind: str, *, nan: bool) -> str | None:

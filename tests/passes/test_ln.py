@@ -702,7 +702,10 @@ def test_keras_near_misses_are_left(changed: dict[str, str]) -> None:
 
 def test_flax_near_misses_are_left() -> None:
     swapped = "{0}1 = Reshape({0}, other); {0}2 = Expand({0}1, kept)"
-    is_left(dropped(swapped, {"kept": np.asarray([2, 5, 1]), "other": np.asarray([2, 5, 1])}), "ln", "may enlarge")
+    shapes = {"kept": np.asarray([4, 5, 1]), "other": np.asarray([1, 5, 1])}
+    is_left(dropped(swapped, shapes, shape="1,5,8", out="float[4,5,8] y"), "ln", "may enlarge")
+    shapes["kept"] = np.asarray([5, 1])
+    fused(dropped(swapped, shapes, shape="1,5,8"))
     kept = {"kept": np.asarray([5, 2, 1])}
     is_left(
         dropped("{0}2 = Reshape({0}, kept)", kept, shape="2,5,8", out="float[2,5,8] y", options={"valid": False}),
