@@ -79,12 +79,14 @@ def stored(array: Array, like: Constant) -> Array:
     """`array` in the precision of the weight that it replaces.
 
     Raises:
-        Refused: A number is not finite there.
+        Refused: A number is not finite there, or so large that products with it overflow on the way to a sum that does
+            not: above the largest number to the power of 7/8 (5e33 for float32, 16,000 for float16).
     """
     with np.errstate(all="ignore"):
         folded = array.astype(like.array.dtype)
-    if not np.isfinite(folded.astype(np.float64)).all():
-        raise Refused(f"a folded weight does not fit into {like.dtype.name}", like)
+        sizes = np.abs(folded.astype(np.float64))
+    if not (sizes <= float(like.dtype.max) ** 0.875).all():
+        raise Refused(f"a folded weight does not fit into {like.dtype.name}, with room for sums", like)
     return folded
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 
 from onnx_rewrite.verify.dtypes import Array
 
@@ -178,37 +179,37 @@ def _nudged(feed: Mapping[str, Array], turn: int) -> dict[str, Array]:
 
 
 def noisy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model, with its weights and what its nodes give moved by about one unit in the last place."""
-    near = onnx.shape_inference.infer_shapes(model)
-    graphs: list[Any] = [near.graph]
-    while graphs:
-        graph = graphs.pop()
-        shapes = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output)}
-        nodes: list[onnx.NodeProto] = []
-        for tensor in graph.initializer:
-            _move(tensor, len(graphs))
-        for node in graph.node:
-            nodes.append(node)
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.GRAPH:
-                    graphs.append(attribute.g)
-                elif attribute.type == onnx.AttributeProto.TENSOR:
-                    _move(attribute.t, len(nodes))
-            for number, name in enumerate(node.output):
-                kind = shapes.get(name)
-                noise = None if kind is None or node.op_type in _EXACT else _noise(kind, len(nodes))
-                if noise is not None:
-                    noise.name, node.output[number] = f"{name}_noise", f"{name}_exact"
-                    graph.initializer.append(noise)
-                    nodes.append(onnx.helper.make_node("Mul", [f"{name}_exact", noise.name], [name]))
-        del graph.node[:]
-        graph.node.extend(nodes)
-    for function in near.functions:
-        for node in function.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.TENSOR:
-                    _move(attribute.t, 1)
+    """The same model, with its weights and what its nodes give moved by up to two units in the last place.
+
+    In bodies too; functions are inlined, since their bodies state no types.
+    """
+    flat = onnx.inliner.inline_local_functions(model) if model.functions else model
+    near = onnx.shape_inference.infer_shapes(flat)
+    _disturb(near.graph)
     return near
+
+
+def _disturb(graph: onnx.GraphProto) -> None:
+    shapes = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output)}
+    nodes: list[onnx.NodeProto] = []
+    for number, tensor in enumerate(graph.initializer):
+        _move(tensor, number)
+    for node in graph.node:
+        nodes.append(node)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _disturb(attribute.g)
+            elif attribute.type == onnx.AttributeProto.TENSOR:
+                _move(attribute.t, len(nodes))
+        for number, name in enumerate(node.output):
+            kind = shapes.get(name)
+            noise = None if kind is None or node.op_type in _EXACT else _noise(kind, len(nodes))
+            if noise is not None:
+                noise.name, node.output[number] = f"{name}_noise", f"{name}_exact"
+                graph.initializer.append(noise)
+                nodes.append(onnx.helper.make_node("Mul", [f"{name}_exact", noise.name], [name]))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 _EXACT = frozenset({"Constant", "Identity", "If", "Loop", "Scan"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 
 from onnx_rewrite.testing.containers import CONTAINERS, COPIES, build
 from onnx_rewrite.testing.draft import Draft, Unfit, Value
@@ -16,8 +17,13 @@ from onnx_rewrite.testing.surroundings import attach, surroundings
 from onnx_rewrite.testing.tape import LENGTH, Tape
 from onnx_rewrite.testing.wants import STYLES
 
-OPSETS = (17, 18, 13, 21, 12, 19, 11, 20, 15, 17, 18, 14, 21, 9, 19, 16, 20, 10, 8, 7)
-"""The opsets that are drawn, those that need no raising twice; those that cannot express the pattern are passed over.
+NEWEST = onnx.defs.onnx_opset_version()
+OPSETS = tuple(
+    opset if opset <= NEWEST else 17
+    for opset in (17, 18, 13, 21, 12, 19, 11, 20, 15, 17, 18, 14, 21, 9, 19, 16, 20, 10, 8, 7, 22, 23, 24, 25, 26, 27, 28)
+)
+"""The opsets that are drawn, the usual ones twice; those that cannot express the pattern are passed over. Below 7,
+operators broadcast by an attribute.
 """
 
 DTYPES = (1, 1, 1, 1, 1, 1, 11, 10, 1, 6)
@@ -101,6 +107,8 @@ def embedded(subject: Subject, tape: Tape, variant: int) -> Example:
         made = Emitter(draft, tape, traced, part=part, dtype=dtype, style=style, pool=pool).outputs()
         pool += made
         ends += made
+        if tape.chance(25):  # what comes next reads an interior value of this one
+            pool += [v for v in draft.interior() if v.dtype == dtype]
     attach(draft, tape, ends, subject.operators)
     draft.container = tape.one(("main", "main", *CONTAINERS))
     draft.story.append(f"{count} instance{'s' if count > 1 else ''}")

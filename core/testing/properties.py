@@ -197,22 +197,32 @@ def stated_types_are_right(example: Example, terms: Terms) -> str | None:
     after = example.outcome.model
     bare = onnx.ModelProto()
     bare.CopyFrom(after)
-    del bare.graph.value_info[:]
-    inferred = {v.name: v for v in shape_inference.infer_shapes(bare).graph.value_info}
-    for value in after.graph.value_info:
-        found = inferred.get(value.name)
-        if found is None:
-            continue
-        mine, theirs = value.type.tensor_type, found.type.tensor_type
-        need(mine.elem_type == theirs.elem_type, f"value '{value.name}' states another element type")
-        if not mine.HasField("shape") or not theirs.HasField("shape"):
-            continue
-        stated = [d.dim_value for d in mine.shape.dim if d.HasField("dim_value")]
-        known = [d.dim_value for d in theirs.shape.dim if d.HasField("dim_value")]
-        need(len(mine.shape.dim) == len(theirs.shape.dim), f"value '{value.name}' states another rank")
-        if len(stated) == len(known) == len(mine.shape.dim):
-            need(stated == known, f"value '{value.name}' states {stated}, and is {known}")
+    for graph in _graphs(bare.graph):
+        del graph.value_info[:]
+    for graph, other in zip(_graphs(after.graph), _graphs(shape_inference.infer_shapes(bare).graph), strict=True):
+        inferred = {v.name: v for v in other.value_info}
+        for value in graph.value_info:
+            if value.name in inferred:
+                _agree(value, inferred[value.name])
     return None
+
+
+def _graphs(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    """A graph and all bodies in it."""
+    inner = [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return [graph, *(deeper for body in inner for deeper in _graphs(body))]
+
+
+def _agree(value: onnx.ValueInfoProto, found: onnx.ValueInfoProto) -> None:
+    mine, theirs = value.type.tensor_type, found.type.tensor_type
+    need(mine.elem_type == theirs.elem_type, f"value '{value.name}' states another element type")
+    if not mine.HasField("shape") or not theirs.HasField("shape"):
+        return
+    stated = [d.dim_value for d in mine.shape.dim if d.HasField("dim_value")]
+    known = [d.dim_value for d in theirs.shape.dim if d.HasField("dim_value")]
+    need(len(mine.shape.dim) == len(theirs.shape.dim), f"value '{value.name}' states another rank")
+    if len(stated) == len(known) == len(mine.shape.dim):
+        need(stated == known, f"value '{value.name}' states {stated}, and is {known}")
 
 
 @_property("embed")

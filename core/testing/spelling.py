@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -97,7 +98,12 @@ def graph_of(draft: Draft, name: str, *, symbolic: int = 0) -> onnx.GraphProto:
 
 def ir_version(draft: Draft) -> int:
     """Old enough for every onnxruntime, new enough for the draft."""
-    return 8 if draft.opset <= 18 else 9 if draft.opset <= 20 else 10
+    return max(8, _least_ir_version(draft.opset))
+
+
+@functools.lru_cache(maxsize=64)
+def _least_ir_version(opset: int) -> int:
+    return helper.find_min_ir_version_for([helper.make_opsetid("", opset)], ignore_unknown=True)
 
 
 def model_of(draft: Draft, graph: onnx.GraphProto, functions: Sequence[onnx.FunctionProto] = ()) -> onnx.ModelProto:

@@ -15,7 +15,7 @@ from onnx_rewrite.testing.mutations import MUTATIONS
 from onnx_rewrite.testing.subject import Subject, subject_of
 from onnx_rewrite.testing.tape import LENGTH, Tape
 
-_BYTES = st.binary(min_size=64, max_size=LENGTH)
+_BYTES = st.binary(min_size=LENGTH, max_size=LENGTH)
 
 
 def _examples(
