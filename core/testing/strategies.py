@@ -44,7 +44,11 @@ def instances(pattern: Any) -> SearchStrategy[Example]:
     Examples from this strategy shrink towards few nodes, small shapes, and initializers.
     """
     subject = subject_of(pattern)
-    return _examples(lambda tape, variant: instance(subject, tape, variant), lambda e: e.fires, "instance")
+    return _examples(
+        lambda tape, variant: instance(subject, tape, variant),
+        lambda e: e.fires or not e.outcome.sites,  # one that is passed over is what a property looks for
+        "instance",
+    )
 
 
 def embed(pattern: Any) -> SearchStrategy[Example]:
