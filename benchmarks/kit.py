@@ -83,9 +83,7 @@ def measure(name: str, examples: int, seed: int) -> list[dict[str, Any]]:
         rows.append({"pass": name, "what": f"drawn: {of}", **timed(lambda of=of: drawn(suite, of, examples, seed + 2))})
     for what, names in (("without onnxruntime", without), ("with onnxruntime", list(WITH_ONNXRUNTIME))):
         count = {"properties": len(names)}
-        rows.append(
-            {"pass": name, "what": what, **count, **timed(lambda n=names: examined(suite, n, examples, seed))}
-        )
+        rows.append({"pass": name, "what": what, **count, **timed(lambda n=names: examined(suite, n, examples, seed))})
     return rows
 
 

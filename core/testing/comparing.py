@@ -224,7 +224,9 @@ def _noise(kind: Any, turn: int) -> onnx.TensorProto | None:
     return onnx.numpy_helper.from_array(_moved(np.ones([d.dim_value for d in dims], dtype), turn))
 
 
-_STEPS = np.asarray([0.8566748838545029, 0.7338918566271260, 0.6287067210378087, 0.5385972572236101, 0.4614027427763899])
+_STEPS = np.asarray(
+    [0.8566748838545029, 0.7338918566271260, 0.6287067210378087, 0.5385972572236101, 0.4614027427763899]
+)
 """Along each axis, so much of the range lies between neighbours: powers of 1/1.1673, the generalised golden ratio of
 Roberts' sequence in four dimensions (x^5 = x + 1), so that no step is near a whole number."""
 

@@ -20,7 +20,35 @@ from onnx_rewrite.testing.wants import STYLES
 NEWEST = onnx.defs.onnx_opset_version()
 OPSETS = tuple(
     opset if opset <= NEWEST else 17
-    for opset in (17, 18, 13, 21, 12, 19, 11, 20, 15, 17, 18, 14, 21, 9, 19, 16, 20, 10, 8, 7, 22, 23, 24, 25, 26, 27, 28)
+    for opset in (
+        17,
+        18,
+        13,
+        21,
+        12,
+        19,
+        11,
+        20,
+        15,
+        17,
+        18,
+        14,
+        21,
+        9,
+        19,
+        16,
+        20,
+        10,
+        8,
+        7,
+        22,
+        23,
+        24,
+        25,
+        26,
+        27,
+        28,
+    )
 )
 """The opsets that are drawn, the usual ones twice; those that cannot express the pattern are passed over. Below 7,
 operators broadcast by an attribute.

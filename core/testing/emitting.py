@@ -199,7 +199,9 @@ class Emitter:
         )
         if op_type.startswith("Reduce"):
             self._remember(made[0], operands, params)
-        channels = op_type in CHANNELS or (op_type in ELEMENTWISE and any(v.channels for v in operands if v is not None))
+        channels = op_type in CHANNELS or (
+            op_type in ELEMENTWISE and any(v.channels for v in operands if v is not None)
+        )
         for value in made:
             value.channels = channels
             summed = next((v for v in operands if v is not None and v.terms), None)

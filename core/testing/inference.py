@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx
 from onnx import helper, shape_inference
@@ -72,6 +72,10 @@ def _import(domain: str, version: int) -> Any:
     return helper.make_opsetid(domain, version)
 
 
+_Operand: TypeAlias = "tuple[int, tuple[int, ...], tuple[str, bytes] | None] | None"
+"""Element type, shape, and the elements of few integers, on which shapes may depend."""
+
+
 def infer(draft: Draft, node: Node, outputs: int) -> list[tuple[int, tuple[int, ...]]]:
     """Element type and shape of each output.
 
@@ -101,9 +105,6 @@ def infer(draft: Draft, node: Node, outputs: int) -> list[tuple[int, tuple[int, 
         raise Unfit(*found)
     return found
 
-
-_Operand = "tuple[int, tuple[int, ...], tuple[str, bytes] | None] | None"
-"""Element type, shape, and the elements of few integers, on which shapes may depend."""
 
 _MOST_KNOWN = 20_000
 _known: dict[Any, Any] = {}
@@ -135,9 +136,7 @@ def _inferred(
     for name, value in attributes.items():
         proto.attribute.append(helper.make_attribute(name, value))
     try:
-        found = shape_inference.infer_node_outputs(
-            schema, proto, types, data, opset_imports=[_import(domain, version)]
-        )
+        found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=[_import(domain, version)])
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise Unfit(f"{op_type}: {error}") from error
     result: list[tuple[int, tuple[int, ...]]] = []

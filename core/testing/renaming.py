@@ -7,7 +7,6 @@ from typing import Any
 
 import onnx
 
-
 NOTE = "origin"
 """The key of a note on every node."""
 

@@ -154,7 +154,7 @@ def run_together(
                     except Exception:
                         continue  # it has noted the failure, and is run alone afterwards
 
-        _show(cls, of, lambda example: body(example), examples, seed, shrink=False)  # noqa: B023
+        _show(cls, of, lambda example: body(example), examples, seed, shrink=False)
         for checking in checkings:
             if checking.failure is not None and shrink:
                 alone = run_one(cls, checking.one, examples, seed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from hypothesis import event, reject
@@ -18,11 +19,24 @@ from onnx_rewrite.testing.tape import LENGTH, Tape
 _BYTES = st.binary(min_size=LENGTH, max_size=LENGTH)
 
 
+MOST_RECENT = 256
+"""So many examples are kept: with a seed, the tests of one suite draw the same ones."""
+
+_recent: OrderedDict[tuple[Hashable, ...], Example | None] = OrderedDict()
+
+
 def _examples(
-    draw_one: Callable[[Tape, int], Example], good: Callable[[Example], bool], what: str
+    draw_one: Callable[[Tape, int], Example], good: Callable[[Example], bool], what: str, *key: Hashable
 ) -> SearchStrategy[Example]:
     def drawn(data: bytes) -> Example:
-        found = varied(data, draw_one, good)
+        asked = (what, *key, data)
+        if asked in _recent:
+            _recent.move_to_end(asked)
+        else:
+            _recent[asked] = varied(data, draw_one, good)
+            if len(_recent) > MOST_RECENT:
+                _recent.popitem(last=False)
+        found = _recent[asked]
         if found is None:
             reject()
         event(f"{what}: {'fires' if found.fires else 'refused' if found.outcome.sites else 'left alone'}")
@@ -48,6 +62,7 @@ def instances(pattern: Any) -> SearchStrategy[Example]:
         lambda tape, variant: instance(subject, tape, variant),
         lambda e: e.fires or not e.outcome.sites,  # one that is passed over is what a property looks for
         "instance",
+        subject,
     )
 
 
@@ -58,7 +73,7 @@ def embed(pattern: Any) -> SearchStrategy[Example]:
     outputs; in the main graph, in bodies of If and Loop, and in functions.
     """
     subject = subject_of(pattern)
-    return _examples(lambda tape, variant: embedded(subject, tape, variant), lambda e: True, "embedded")
+    return _examples(lambda tape, variant: embedded(subject, tape, variant), lambda e: True, "embedded", subject)
 
 
 def near_miss(pattern: Any, *, without: tuple[str, ...] = (), only: tuple[str, ...] = ()) -> SearchStrategy[Example]:
@@ -71,7 +86,10 @@ def near_miss(pattern: Any, *, without: tuple[str, ...] = (), only: tuple[str, .
     """
     subject = subject_of(pattern)
     chosen = {n: m for n, m in MUTATIONS.items() if n not in without and (not only or n in only)}
-    return _examples(lambda tape, variant: missed(subject, tape, variant, chosen), lambda e: True, "near miss")
+    names = tuple(chosen.items())
+    return _examples(
+        lambda tape, variant: missed(subject, tape, variant, chosen), lambda e: True, "near miss", subject, names
+    )
 
 
 __all__ = ["embed", "instances", "near_miss", "Subject"]

@@ -319,6 +319,10 @@ def test_axes_are_seen_in_every_spelling(spelling: str, inside: bool) -> None:
         18,
     )
     complete_types(model)
-    graph = next(iter(n for n in model.graph if n.op_type == "If")).attributes["then_branch"].as_graph() if inside else model.graph
+    graph = (
+        next(iter(n for n in model.graph if n.op_type == "If")).attributes["then_branch"].as_graph()
+        if inside
+        else model.graph
+    )
     mean = next(n for n in graph if n.op_type == "ReduceMean").outputs[0]
     assert shape(mean) == [2]

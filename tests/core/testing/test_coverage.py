@@ -1,0 +1,188 @@
+"""What docs/testing.md promises of the draws really occurs in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, seed, settings
+
+import onnx_rewrite as rw
+from onnx_rewrite.pattern import constant, op
+from onnx_rewrite.testing import MUTATIONS, Draft, Example, Tape, embed, instances, mutation, near_miss
+
+
+class Scaled(rw.Pass):
+    """A mean, scaled: an operator whose operands commute, a default, axes of both forms, two kinds of constants."""
+
+    name = "scaled"
+
+    def pattern(self, x: Any, axes: Any, scale: Any) -> Any:
+        return op.Mul(op.ReduceMean(x, axes=axes, keepdims=1), constant(scale))
+
+    def replace(self, m: rw.Match) -> Any:
+        return op.ReduceMean(op.Mul(m.x, m.scale), axes=m.axes, keepdims=1)
+
+    def check(self, m: rw.Match) -> None:
+        if m.scale.shape:
+            raise rw.Refused("not one number", m.scale)
+
+
+def drawn(strategy: Any, count: int) -> list[Example]:
+    found: list[Example] = []
+
+    @seed(5)
+    @settings(max_examples=count, deadline=None, database=None)
+    @given(strategy)
+    def collect(example: Example) -> None:
+        found.append(example)
+
+    collect()
+    return found
+
+
+def graphs(model: onnx.ModelProto) -> Iterator[Any]:
+    """All graphs, those of functions included."""
+    waiting: list[Any] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        waiting += [a.g for n in graph.node for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
+
+
+def nodes(model: onnx.ModelProto, op_type: str) -> list[onnx.NodeProto]:
+    return [n for g in graphs(model) for n in g.node if n.op_type == op_type]
+
+
+# -- instances
+
+
+def spellings(model: onnx.ModelProto) -> Iterator[str]:
+    """How the constants of a model are written."""
+    main = {t.name for t in model.graph.initializer}
+    for graph in graphs(model):
+        inner = graph is not model.graph
+        own = {t.name for t in getattr(graph, "initializer", ())}
+        made = {n.output[0]: n for n in graph.node}
+        for node in graph.node:
+            if node.op_type == "Constant":
+                yield f"Constant {node.attribute[0].name}"
+            for name in node.input:
+                if name in own:
+                    yield "Identity of an initializer" if node.op_type == "Identity" else "initializer"
+                elif inner and (name in main or name not in made):
+                    yield "captured from outside" if name in main else "captured"
+                if node.op_type == "Identity" and name in made and made[name].op_type == "Constant":
+                    yield "Identity of a Constant"
+
+
+def test_instances_vary_as_told() -> None:
+    seen: Counter[str] = Counter()
+    for example in drawn(instances(Scaled), 240):
+        model = example.model
+        opset = next(o.version for o in model.opset_import if not o.domain)
+        seen[f"opset {opset}"] += 1
+        seen.update(set(spellings(model)))
+        (mean,), scaled = nodes(model, "ReduceMean")[:1], nodes(model, "Mul")[0]
+        seen["commuted" if scaled.input[1] == mean.output[0] else "in place"] += 1
+        given_attributes = {a.name: onnx.helper.get_attribute_value(a) for a in mean.attribute}
+        seen["default given" if "keepdims" in given_attributes else "default left out"] += 1
+        axes = given_attributes.get("axes")
+        arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        if axes is None and len(mean.input) > 1 and mean.input[1] in arrays:
+            axes = arrays[mean.input[1]].tolist()
+        if axes:
+            seen["negative axes" if axes[0] < 0 else "positive axes"] += 1
+    wanted = {
+        "commuted", "in place", "default given", "default left out", "negative axes", "positive axes",
+        "initializer", "Identity of an initializer", "Identity of a Constant", "captured from outside",
+        "Constant value", "Constant value_float", "Constant value_ints",
+    }  # fmt: skip
+    assert wanted <= set(seen), wanted - set(seen)
+    newest = onnx.defs.onnx_opset_version()
+    assert {f"opset {n}" for n in range(7, min(newest, 28) + 1)} <= set(seen)
+
+
+# -- embedded
+
+
+def test_embedded_ones_stand_everywhere() -> None:
+    told: Counter[str] = Counter()
+    overlaps = 0
+    for example in drawn(embed("clip"), 180):
+        told.update(example.story)
+        assert example.draft is not None
+        parts = {id(v): n.part for n in example.draft.nodes for v in n.outputs}
+        interior = {id(v) for v in example.draft.interior()}
+        for node in example.draft.nodes:
+            for value in node.inputs:
+                if node.part is not None and value is not None and parts.get(id(value), node.part) != node.part:
+                    told["reads another instance"] += 1
+                    overlaps += id(value) in interior
+    wanted = {
+        "1 instance", "2 instances", "3 instances", "reads another instance",
+        "an interior value is an output", "an interior value has another consumer",
+        "in If", "in If with constants outside", "in Loop", "in function",
+    }  # fmt: skip
+    assert wanted <= set(told), wanted - set(told)
+    assert overlaps
+
+
+def test_matches_overlap() -> None:
+    """A chain of four bounds can be matched in three places, of which two exclude each other."""
+    assert any(e.outcome.applied > 2 for e in drawn(embed("clip"), 60))
+
+
+# -- near misses
+
+PATTERNS = {"bn": ("training_mode", "groups"), "clip": ("bounds reversed", "empty optional input")}
+
+
+@pytest.mark.parametrize("name", list(MUTATIONS))
+def test_every_mutation_occurs(name: str) -> None:
+    pattern = next((p for p, names in PATTERNS.items() if name in names), "ln")
+    found = drawn(near_miss(pattern, only=(name,)), 4)
+    assert any(name in e.story for e in found)
+
+
+def test_mutations_change_what_they_say() -> None:
+    def changed(name: str, pattern: str = "ln", count: int = 6) -> list[Example]:
+        return [e for e in drawn(near_miss(pattern, only=(name,)), count) if name in e.story]
+
+    for example in changed("initializer is an input too"):
+        assert {i.name for i in example.model.graph.input} & {t.name for t in example.model.graph.initializer}
+    for example in changed("captured by a body"):
+        assert nodes(example.model, "If")
+    for example in changed("training_mode", "bn"):
+        assert any(
+            a.name == "training_mode" and a.i == 1
+            for n in nodes(example.model, "BatchNormalization")
+            for a in n.attribute
+        )
+    for example in changed("empty optional input", "clip"):
+        assert any("" in n.input for g in graphs(example.model) for n in g.node) or nodes(example.model, "Clip")
+    for example in changed("interior value is an output"):
+        read = {name for g in graphs(example.model) for n in g.node for name in n.input}
+        assert read & {o.name for o in example.model.graph.output}
+
+
+def test_an_author_adds_a_mutation() -> None:
+    @mutation("everything is negated")
+    def negated(draft: Draft, tape: Tape) -> bool:
+        found = [v for v in draft.read() if v.array is not None and v.array.dtype.kind == "f"]
+        for value in found:
+            value.array = np.negative(value.array)  # type: ignore[arg-type]
+        return bool(found)
+
+    try:
+        assert any(
+            "everything is negated" in e.story for e in drawn(near_miss("ln", only=("everything is negated",)), 4)
+        )
+        with pytest.raises(ValueError, match="there is a mutation called"):
+            mutation("everything is negated")(lambda draft, tape: True)
+    finally:
+        del MUTATIONS["everything is negated"]
