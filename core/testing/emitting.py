@@ -85,7 +85,7 @@ class Emitter:
 
     def _emit(self, pattern: Any, want: Want) -> Value:
         if isinstance(pattern, Output):
-            return self._apply(pattern.apply, _conditioned(pattern, want))[pattern.index]
+            return _fulfilled(pattern, self._apply(pattern.apply, _conditioned(pattern, want))[pattern.index])
         if isinstance(pattern, Either):
             if id(pattern) not in self._memo:
                 self._memo[id(pattern)] = self._emit(self._tape.one(pattern.branches), want)
@@ -107,14 +107,14 @@ class Emitter:
             if isinstance(bound, Value):
                 want = Want(onto=bound.shape)
         dtype = self._leaf_type(want)
-        fitting = [v for v in self._pool if v.dtype == dtype and want.fits(v.shape)]
+        fitting = [v for v in self._pool if v.dtype == dtype and want.fits(v.shape) and _meets(var, v)]
         if want.numbers != "normal":
             found = self._constants.of(want, dtype, want.drawn(self._tape, self._style))
         elif fitting and self._tape.chance(75):
             found = fitting[-1 - self._tape.below(len(fitting))]
         else:
             found = self._draft.input(dtype, want.drawn(self._tape, self._style))
-        self._bound[var.name] = found
+        self._bound[var.name] = _fulfilled(var, found)
         return found
 
     def _leaf_type(self, want: Want) -> int:
@@ -403,10 +403,22 @@ class _Run:
 
 
 class _Typed:
-    """What a predicate on dtype and rank looks at."""
+    """What a predicate on dtype and shape looks at."""
 
-    def __init__(self, dtype: int, rank: int) -> None:
-        self.dtype, self.shape = ir.DataType(dtype), (1,) * rank
+    def __init__(self, dtype: int, shape: tuple[int, ...]) -> None:
+        self.dtype, self.shape = ir.DataType(dtype), shape
+
+
+def _meets(pattern: Conditional, value: Value) -> bool:
+    """Whether a value is as the pattern's conditions on dtype and shape want it."""
+    typed = [p for p in pattern.predicates if p.typed]
+    return not typed or all(_passes(p, _Typed(value.dtype, value.shape)) for p in typed)
+
+
+def _fulfilled(pattern: Conditional, value: Value) -> Value:
+    if not _meets(pattern, value):
+        raise Unfit("the value is not what the pattern's condition wants")
+    return value
 
 
 def _conditioned(pattern: Conditional, want: Want) -> Want:
@@ -416,7 +428,7 @@ def _conditioned(pattern: Conditional, want: Want) -> Want:
         return want
 
     def good(rank: int) -> bool:
-        return any(all(_passes(p, _Typed(dtype, rank)) for p in typed) for dtype in _TYPES)
+        return any(all(_passes(p, _Typed(dtype, (1,) * rank)) for p in typed) for dtype in _TYPES)
 
     ranks = tuple(r for r in want.ranks if good(r)) or tuple(r for r in range(7) if good(r))
     return want._replace(ranks=ranks or want.ranks)
