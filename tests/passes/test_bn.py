@@ -192,6 +192,12 @@ def test_half_model_with_statistics_in_float() -> None:
 OVERFLOWS: dict[str, tuple[dict[str, Any], str, str, dict[str, Any]]] = {
     "float": ({"g": np.full(OUT, 1e30, np.float32), "va": np.full(OUT, 1e-20, np.float32)}, "float", "FLOAT", {}),
     "half": ({"g": np.full(OUT, 6e4, np.float32), "w": f32(OUT, 4, 3, 3) + 3}, "float16", "FLOAT16", {}),
+    "no room for sums": (
+        {"w": np.full((OUT, 4, 3, 3), 1e35, np.float32), "g": np.ones(OUT, np.float32)},
+        "float",
+        "FLOAT",
+        {},
+    ),
     "the bias alone": (
         {
             "be": np.full(OUT, 3e38, np.float32),
