@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnx_rewrite import passes
+    from onnx_rewrite import passes, torch
     from onnx_rewrite.errors import ModelError, NotEquivalentError, OnnxRewriteError, UsageError
     from onnx_rewrite.match import Constant, Match, Refused
     from onnx_rewrite.pattern import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         repeat,
         rest,
         scalar,
+        spelled,
         where,
     )
     from onnx_rewrite.pipeline import (
@@ -66,6 +67,7 @@ _HOMES = {
         "repeat",
         "rest",
         "scalar",
+        "spelled",
         "where",
     ),
     "onnx_rewrite.pipeline": (
@@ -83,6 +85,7 @@ _HOMES = {
     "onnx_rewrite.registry": ("Pass", "RuleSet", "graphsurgeon_pass", "register"),
     "onnx_rewrite.verdict": ("Verification",),
 }
+_MODULES = ("passes", "torch")
 _LAZY = {name: (module, name) for module, names in _HOMES.items() for name in names}
 _LAZY["rewrite"] = ("onnx_rewrite.pipeline", "run")
 
@@ -123,13 +126,15 @@ __all__ = [
     "rest",
     "rewrite",
     "scalar",
+    "spelled",
+    "torch",
     "where",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "passes":
-        return importlib.import_module("onnx_rewrite.passes")
+    if name in _MODULES:
+        return importlib.import_module(f"onnx_rewrite.{name}")
     home = _LAZY.get(name)
     if home is None:
         raise AttributeError(f"module 'onnx_rewrite' has no attribute '{name}'")

@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnx_rewrite.analysis.foreign import alike
+from onnx_rewrite.custom import known_types
 from onnx_rewrite.model.nodes import tensor_in
 
 # Shapes, axes and pads decide shapes; so do the scales of a Resize. Larger tensors are weights.
@@ -55,6 +57,7 @@ class Skeleton:
     """A graph as onnx's inference needs it: unique names, no weights; captured values are inputs."""
 
     def __init__(self, graph: ir.Graph, attributes: Mapping[str, ir.Attr], opsets: Mapping[str, int]) -> None:
+        self._foreign = known_types()
         self.values: dict[str, ir.Value] = {}
         self.symbols: set[str] = set()
         self._names: dict[ir.Value, str] = {}
@@ -115,6 +118,10 @@ class Skeleton:
         if tensor is not None and not (node.op_type == "Identity" and node.outputs[0].is_graph_output()):
             self._constant(self._new(node.outputs[0]), tensor)
             return
+        stand_in = alike(node, self._attributes) if node.op_type in self._foreign else None
+        if stand_in is not None:
+            self._stand_in(node, *stand_in, graph)
+            return
         proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, overload=node.overload)
         proto.input.extend([self._name(v) for v in node.inputs])
         opaque = False
@@ -147,6 +154,21 @@ class Skeleton:
             if self._moved and not node.domain:
                 self._modernise(proto)
             graph.node.append(proto)
+
+    def _stand_in(
+        self,
+        node: ir.Node,
+        op_type: str,
+        operands: list[ir.Value],
+        attributes: Mapping[str, Any],
+        graph: onnx.GraphProto,
+    ) -> None:
+        """Writes a standard operator in the place of a custom one whose result has the same dtype and shape."""
+        inputs = [self._name(v) for v in operands]
+        output = self._new(node.outputs[0])
+        if node.outputs[0].type is not None:
+            self._describe(graph.value_info, output, node.outputs[0])
+        graph.node.append(onnx.helper.make_node(op_type, inputs, [output], **attributes))
 
     def _modernise(self, node: onnx.NodeProto) -> None:
         moved = self._moved.get(node.op_type, {})

@@ -43,6 +43,9 @@ What is done:
   --opset keep|N         how far the model's opset may be raised for a pass that
                          needs a newer one: not at all, or to N at most
                          (default: as far as a pass needs)
+  --adapters FILE        a table (JSON, or TOML from Python 3.11 on) of how an
+                         exporter writes a custom operator, beside those that
+                         are known; repeatable; see plugins/README.md
   --only SITE            replaces nothing but these sites: an id such as ln[3],
                          or a regular expression on node names; repeatable
   --skip SITE            leaves these sites alone; repeatable
@@ -152,6 +155,7 @@ Arguments:
   --node N               only attempts that came as far as this node; a value
                          stands for the node that gives it
   --target TARGET        for whom the model would be rewritten (default: onnx)
+  --adapters FILE        as for `rewrite MODEL`
   --all                  shows all near misses, not only the twelve closest
   --json                 prints JSON: found, near, absent
   -h, --help             this text
@@ -206,6 +210,7 @@ What is compared:
                          A's names, separated by commas; repeatable
   --layerwise            also every value that both models have, and the first
                          one whose error is beyond its bound
+  --adapters FILE        as for `rewrite MODEL`
 
 On what:
   --inputs F             inputs: a .npz file, or a folder of test_data_set_N

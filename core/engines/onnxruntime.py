@@ -6,6 +6,7 @@ import importlib
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +17,7 @@ import onnx
 from onnx_rewrite.engines.precision import as_stated
 from onnx_rewrite.engines.protocol import EngineError, Layer, Model, Profile, Timing, Unavailable, not_loaded
 from onnx_rewrite.errors import UsageError
+from onnx_rewrite.rewriter.standing_in import resolved
 from onnx_rewrite.verify.dtypes import Array
 from onnx_rewrite.verify.session import first_line, limits, obstacle
 
@@ -59,6 +61,7 @@ class OnnxRuntime:
         """
         _library()
         stated = as_stated(model.proto, precision or self.precision, NAME)
+        model = replace(model, proto=resolved(model.proto))  # custom operators by what they mean
         reason = obstacle(model.proto)
         if reason is not None:
             raise EngineError(reason)

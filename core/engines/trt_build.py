@@ -21,8 +21,13 @@ from onnx_rewrite.engines.precision import stated
 from onnx_rewrite.engines.protocol import EngineError, Model, Profile
 from onnx_rewrite.errors import UsageError
 
-REMEDIES = {"DeformConv": "deform-conv", "deform_conv2d": "deform-conv"}
+REMEDIES: dict[str, str] = dict.fromkeys(
+    ("DeformConv", "deform_conv2d", "MMCVDeformConv2d", "MMCVModulatedDeformConv2d"), "deform-conv"
+)
 """Passes that replace an operator that some parsers refuse."""
+
+TAKES_CUBLAS = frozenset({"ModulatedDeformConv2d"})
+"""Built-in plugins of TensorRT 8.6 that compute by cuBLAS."""
 
 _SHOWN = 12
 _DECOMPOSABLE = "TRT_decomposable"
@@ -253,6 +258,7 @@ def build(
     parser = trt.OnnxParser(network, log.logger)
     # The parser looks for external data beside the path; there need not be a model there.
     beside = None if model.folder is None else str(Path(model.folder) / "model.onnx")
+    _check_handles(trt, proto, options)
     if not parser.parse(data, beside):
         raise EngineError(f"{library} cannot parse the model:\n" + "\n".join(_refused(parser, proto)))
     config = builder.create_builder_config()
@@ -275,6 +281,24 @@ def _network_flags(trt: Any) -> int:
     if hasattr(trt.BuilderFlag, "FP16"):  # weakly typed, until version 10
         return 1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
     return 0  # of later versions every network is strongly typed
+
+
+def _check_handles(trt: Any, proto: onnx.ModelProto, options: BuildOptions) -> None:
+    """A plugin of 8.6 that takes a cuBLAS handle gets none unless cuBLAS is a tactic source, as it is by default.
+
+    Raises:
+        UsageError: It was left out, and a node would leave its output unwritten without a word.
+    """
+    if options.tactic_sources is None or int(str(trt.__version__).split(".")[0]) >= 10:
+        return
+    if "cublas" in (name.lower().replace("-", "_") for name in options.tactic_sources):
+        return
+    for node in proto.graph.node:
+        if node.op_type in TAKES_CUBLAS and not node.domain:
+            raise UsageError(
+                f"{node.op_type} '{node.name}' writes nothing unless cublas is among the tactic sources",
+                hint=f"tactic-sources={'+'.join((*options.tactic_sources, 'cublas'))}, or another form of the node",
+            )
 
 
 def _configure(trt: Any, config: Any, options: BuildOptions, how: Precision, library: str) -> None:

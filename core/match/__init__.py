@@ -1,8 +1,20 @@
 """Finds patterns in graphs."""
 
 from onnx_rewrite.match.interior import Blocked, blocked, entangled
-from onnx_rewrite.match.match import Match, Refused
+from onnx_rewrite.match.match import Match, Refused, Settled
 from onnx_rewrite.match.matcher import Matcher, key_of
 from onnx_rewrite.match.state import Constant, Failure, Scope
 
-__all__ = ["Blocked", "Constant", "Failure", "Match", "Matcher", "Refused", "Scope", "blocked", "entangled", "key_of"]
+__all__ = [
+    "Blocked",
+    "Constant",
+    "Failure",
+    "Match",
+    "Matcher",
+    "Refused",
+    "Scope",
+    "Settled",
+    "blocked",
+    "entangled",
+    "key_of",
+]

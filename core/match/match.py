@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnx_rewrite.analysis.foreign import read
+from onnx_rewrite.custom import Call, Unreadable
 from onnx_rewrite.match.state import Constant, Dim, Scope
 
 
@@ -29,6 +31,10 @@ class Refused(Exception):
         self.consumer = consumer
         self.reason = reason
         self.blame: ir.Node | ir.Value | None = blame.value if isinstance(blame, Constant) else blame
+
+
+class Settled(Refused):
+    """Raised by a pass where what stands there is what it would make of it: nothing to report."""
 
 
 class Match:
@@ -85,6 +91,21 @@ class Match:
     def constant(self, value: ir.Value | None) -> np.ndarray[Any, np.dtype[Any]] | None:
         """Elements of a value that is known before the model runs, else None."""
         return self.scope.constants.array(value)
+
+    def read(self, node: ir.Node) -> Call:
+        """What a captured node of a custom operator says, whoever wrote it.
+
+        Raises:
+            Refused: It does not say all that is needed.
+        """
+        try:
+            return read(node, self.scope.constants.array)
+        except Unreadable as error:
+            raise Refused(str(error), node) from error
+
+    def may_have(self, opset: int) -> bool:
+        """Whether the model has this opset, or the run allows to raise it so far."""
+        return opset <= max(self.scope.version, self.scope.highest)
 
     def rank(self, value: ir.Value | Constant) -> int | None:
         """Number of dimensions, or None where it is not known."""

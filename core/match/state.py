@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ class Scope:
         target: For whom the model is rewritten ("onnx", "tensorrt-8.6", ...).
         is_function: Whether the graph is a function's own: such a graph has no initializers.
         imports: The opset imports that the graph goes by, where a new domain is added.
+        highest: The highest opset that the run allows the model to be raised to.
     """
 
     graph: ir.Graph
@@ -34,6 +36,7 @@ class Scope:
     target: str = "onnx"
     is_function: bool = False
     imports: dict[str, int] = field(default_factory=dict[str, int])
+    highest: int = sys.maxsize
 
     @property
     def version(self) -> int:

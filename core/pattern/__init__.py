@@ -4,6 +4,7 @@ from onnx_rewrite.analysis.dtypes import FLOATS, INTEGERS
 from onnx_rewrite.pattern.errors import PatternError
 from onnx_rewrite.pattern.language import const, constant, either, maybe, optional, repeat, rest, scalar, where
 from onnx_rewrite.pattern.ops import op
+from onnx_rewrite.pattern.spelling import misspelled, spelled
 from onnx_rewrite.pattern.tracing import trace
 
 __all__ = [
@@ -14,11 +15,13 @@ __all__ = [
     "constant",
     "either",
     "maybe",
+    "misspelled",
     "op",
     "optional",
     "repeat",
     "rest",
     "scalar",
+    "spelled",
     "trace",
     "where",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal
 
+from onnx_rewrite.custom import Files, knowing_adapters
 from onnx_rewrite.errors import UsageError
 from onnx_rewrite.model import load
 from onnx_rewrite.pipeline import running
@@ -22,6 +23,7 @@ from onnx_rewrite.verify.measures import Checked, Layers
 from onnx_rewrite.verify.metrics import choose
 
 
+@knowing_adapters
 def check(
     a: Any,
     b: Any,
@@ -35,6 +37,7 @@ def check(
     metrics: str | Sequence[str] | None = None,
     thresholds: Mapping[str, float] | None = None,
     layerwise: bool = False,
+    adapters: Files | None = None,
     progress: running.Progress | None = None,
 ) -> Checked:
     """Whether two models compute the same, and how far apart they are.
@@ -52,6 +55,7 @@ def check(
         metrics: Names of measures to take (`onnx_rewrite.verify.metrics.METRICS`): "abs,ulp", or a sequence.
         thresholds: Numbers by metric: the verdict is then whether every output keeps to all of them.
         layerwise: Compare all values that both models have, on the worst feed.
+        adapters: As for `rewrite`.
         progress: Told what is going on.
 
     Returns:
@@ -62,6 +66,7 @@ def check(
         ModelError: One of them cannot be read.
         UsageError: The models do not belong together, or an option does not fit them.
     """
+    del adapters  # they are known while this runs
     limits = dict(thresholds or {})
     chosen = choose(metrics, limits)
     if feeds is not None and feeds < 1:

@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_rewrite import registry
+from onnx_rewrite.custom import Files, knowing_adapters
 from onnx_rewrite.errors import UsageError
 from onnx_rewrite.model import load
 from onnx_rewrite.pipeline.probing import Probe
@@ -16,7 +17,15 @@ from onnx_rewrite.rewriter.explaining import Explanation, explain_pass
 from onnx_rewrite.rewriter.names import all_graphs
 
 
-def explain(source: Any, pass_: Any, *, node: str | None = None, target: str = "onnx") -> Explanation:
+@knowing_adapters
+def explain(
+    source: Any,
+    pass_: Any,
+    *,
+    node: str | None = None,
+    target: str = "onnx",
+    adapters: Files | None = None,
+) -> Explanation:
     """Tries a pass everywhere in a model, or around one node, and tells what stopped it. Nothing is changed.
 
     The model is run only where a shape that nobody knows stood in the way, as a rewrite would.
@@ -26,11 +35,13 @@ def explain(source: Any, pass_: Any, *, node: str | None = None, target: str = "
         pass_: One pass: its name, with options as on the command line, or a Pass or RuleSet.
         node: Name of a node, or of a value that it gives: only attempts that came as far as it are told.
         target: For whom the model would be rewritten.
+        adapters: As for `rewrite`.
 
     Raises:
         ModelError: The model cannot be read.
         UsageError: The pass is unknown or there are several, or the model has no such node.
     """
+    del adapters  # they are known while this runs
     chosen = registry.resolve(pass_)
     if len(chosen) != 1:
         raise UsageError("explain takes one pass at a time", hint="one of " + ", ".join(p.name for p in chosen))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from onnx_rewrite.custom import using
 from onnx_rewrite.engines import registry
 from onnx_rewrite.engines.bench import Watch, compare
 from onnx_rewrite.engines.protocol import Backend, Model, Profile
@@ -93,15 +94,16 @@ def measure(
     """Measures what a run gained, and puts the rows into its report; the arguments are those of `bench`."""
     backends = registry.choose(engines).backends
     loaded = result.loaded
-    rows = compare(
-        _as_read(loaded),
-        Model(to_proto(loaded), loaded.base_dir),
-        backends,
-        shapes=shapes,
-        inputs=running.feeds_for(inputs, loaded),
-        seed=seed,
-        progress=progress,
-    )
+    with using(result.adapters):
+        rows = compare(
+            _as_read(loaded),
+            Model(to_proto(loaded), loaded.base_dir),
+            backends,
+            shapes=shapes,
+            inputs=running.feeds_for(inputs, loaded),
+            seed=seed,
+            progress=progress,
+        )
     result.report.benchmark = rows
     return rows
 

@@ -64,6 +64,7 @@ def _site(site: Site) -> SiteReport:
         verification=SiteVerification(seen.verdict, seen.error_before, seen.error_after, seen.bound, seen.feeds)
         if judged
         else None,
+        note=site.note if site.status == "applied" else None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import onnx
 import onnx_ir as ir
 
+from onnx_rewrite.custom import Files
 from onnx_rewrite.model import LoadedModel, save, to_proto
 from onnx_rewrite.pipeline.gs_reading import open_graph
 from onnx_rewrite.report.schema import Report
@@ -26,6 +27,7 @@ class Result:
         report: What was found, done and verified.
         sites: The sites of all passes; those that were rolled back hold their two cut-out models.
         changed: Whether the model differs from what was read.
+        adapters: The files of adapters of the run, or None.
     """
 
     report: Report
@@ -33,6 +35,7 @@ class Result:
     changed: bool
     _loaded: LoadedModel
     _judge: LocalJudge | None = None
+    adapters: Files | None = None
 
     @property
     def loaded(self) -> LoadedModel:

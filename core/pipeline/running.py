@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from onnx_rewrite import registry
+from onnx_rewrite.custom import Files, knowing_adapters
 from onnx_rewrite.engines import registry as registry_of_engines
 from onnx_rewrite.errors import NotEquivalentError, UsageError
 from onnx_rewrite.model import LoadedModel, load, reload, to_proto
@@ -23,7 +24,9 @@ from onnx_rewrite.pipeline.result import Result
 from onnx_rewrite.pipeline.stages import Stages
 from onnx_rewrite.pipeline.whole import Whole
 from onnx_rewrite.report.schema import Report, TotalSeconds
+from onnx_rewrite.rewriter.functions import drop_functions
 from onnx_rewrite.rewriter.listing import Selection
+from onnx_rewrite.rewriter.standing_in import resolved
 from onnx_rewrite.verdict import Verification
 from onnx_rewrite.verify import LocalJudge, check_feeds, load_inputs
 from onnx_rewrite.verify.deployment import optimiser_fault
@@ -51,6 +54,7 @@ class _Silent:
     def advance(self, n: int = 1) -> None: ...
 
 
+@knowing_adapters
 def run(
     source: Any,
     passes: Any,
@@ -68,6 +72,7 @@ def run(
     feeds_per_site: int | None = None,
     bench: Sequence[str] | str = (),
     print_between_passes: str | os.PathLike[str] | None = None,
+    adapters: Files | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Rewrites a model; the model that is given is not changed.
@@ -91,6 +96,7 @@ def run(
             "onnxruntime,tensorrt-rtx", or a sequence of names; "auto": those that this machine has.
         print_between_passes: A folder that gets the model as it was read, and as it is after each turn of a pass that
             changed it: "00.input.onnx", "01.ln.onnx", ...
+        adapters: Files that say how exporters write custom operators, beside what is known (plugins/README.md).
         progress: Told what is going on.
 
     Returns:
@@ -98,7 +104,8 @@ def run(
 
     Raises:
         ModelError: The model cannot be read.
-        UsageError: A pass, an option, `inputs` or `shapes` are wrong, or an engine of `bench` is not available.
+        UsageError: A pass, an option, `inputs`, `shapes` or `adapters` are wrong, or an engine of `bench` is not
+            available.
         NotEquivalentError: The result differs from the original, or `strict` and something is in doubt; its
             `report` says what.
     """
@@ -166,6 +173,8 @@ def run(
         tell.stage("verifying the whole model")
         whole = Whole(loaded, feeds, shapes, seed, drive)
         loaded, driver, verdict = whole.settled(loaded, driver)
+    if target == "tensorrt-8.6":  # it knows no functions
+        drop_functions(loaded.ir)
     report.output = reporting.output_info(loaded.ir)
     report.passes = reporting.pass_reports(driver)
     report.verification = None if verdict is None else reporting.model_verification(verdict)
@@ -175,10 +184,10 @@ def run(
     report.seconds = TotalSeconds(round(perf_counter() - began, 6))
     report.peak_rss_mb = reporting.peak_rss_mb()
     sites = [site for one in driver.passes for site in driver.sites[one.name]]
-    result = Result(report, sites, changed=_changed(driver), _loaded=loaded, _judge=judge)
+    result = Result(report, sites, changed=_changed(driver), _loaded=loaded, _judge=judge, adapters=adapters)
     _judge_run(result, verdict, strict=strict, verify=verify)
     if verdict is not None and verdict.equivalent and result.changed:
-        fault = optimiser_fault(to_proto(loaded), None if loaded.base_dir is None else str(loaded.base_dir))
+        fault = optimiser_fault(resolved(to_proto(loaded)), None if loaded.base_dir is None else str(loaded.base_dir))
         report.warnings += [] if fault is None else [fault]
     if bench:
         from onnx_rewrite.pipeline.measuring import measure

@@ -77,6 +77,7 @@ class SiteReport:
         status: "applied", "refused" (the pass did not want it) or "rolled_back" (replaced, then undone).
         reason: Why it was refused or rolled back, or why it could not be verified; None otherwise.
         verification: None where nothing was replaced.
+        note: What a pass wrote, in its own words, where it has a choice; else None.
     """
 
     id: str
@@ -86,6 +87,7 @@ class SiteReport:
     status: SiteStatus = "applied"
     reason: str | None = None
     verification: SiteVerification | None = None
+    note: str | None = None
 
 
 @dataclass

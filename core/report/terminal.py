@@ -160,8 +160,9 @@ def _site_row(site: SiteReport, glyphs: Glyphs) -> list[Text]:
     judged = site.verification
     ran = judged is not None and judged.feeds > 0
     place = Text(wording.where(site.nodes, ellipsis=glyphs.ellipsis))
-    if site.reason:
-        place.append(": " if place else "").append(site.reason)
+    for words in (site.note, site.reason):
+        if words:
+            place.append(": " if place else "").append(words)
     return [
         Text(site.id),
         Text(verdict, style=STYLES.get(verdict, "yellow")),

@@ -21,6 +21,7 @@ from onnx_rewrite.rewriter.names import Names
 from onnx_rewrite.rewriter.placing import refuse_entangled, refuse_misplaced
 from onnx_rewrite.rewriter.rule import Rule
 from onnx_rewrite.rewriter.site import Judge, Seconds, Site
+from onnx_rewrite.rewriter.standing_in import resolved
 from onnx_rewrite.verdict import Verification, not_verified
 
 # From this IR version on an initializer need not be an input too.
@@ -60,7 +61,7 @@ class Applier:
             NeedsOpset: It would be applied, but the model's opset is too low; nothing was changed.
         """
         began = perf_counter()
-        version = max(match.version, rule.needs_opset)
+        version = max(match.version, rule.opset_for(match))
         builder = Builder(version)
         try:
             results = self._build(rule, match, builder)
@@ -147,7 +148,7 @@ class Applier:
             before, after = self._models(match, old, new, results, version)
         except CannotCut as reason:
             return _Found(not_verified(str(reason)))
-        unsound = _unsound(after)
+        unsound = _unsound(resolved(after))
         if unsound is not None:
             return _Found(not_verified("it was not run"), unsound, (before, after))
         types = inner_types(after, new, results)[len(new) - len(builder.nodes) :]

@@ -178,7 +178,8 @@ def _tied(op_type: str, version: int) -> tuple[int | None, ...]:
 
 def _attribute(name: str, value: Any) -> ir.Attr:
     if isinstance(value, ir.Attr):
-        return value
+        source = value.ref_attr_name
+        return value if value.name == name or source is None else ir.RefAttr(name, source, value.type)
     if isinstance(value, bool):
         return ir.AttrInt64(name, int(value))
     if isinstance(value, (int, np.integer)):

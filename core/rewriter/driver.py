@@ -6,6 +6,7 @@ outputs towards the inputs, so that of two overlapping ones the larger is taken,
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Protocol
@@ -16,10 +17,11 @@ from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.analysis.types import complete_types
 from onnx_rewrite.analysis.vague import is_vague
 from onnx_rewrite.collector import collector_eased
-from onnx_rewrite.match import Match, Matcher, Refused, Scope, blocked, key_of
+from onnx_rewrite.match import Match, Matcher, Refused, Scope, Settled, blocked, key_of
 from onnx_rewrite.rewriter.apply import Applier, NeedsOpset
 from onnx_rewrite.rewriter.circles import Circles
 from onnx_rewrite.rewriter.edit import Edit, has_body, node_label
+from onnx_rewrite.rewriter.functions import drop_functions, refresh_functions
 from onnx_rewrite.rewriter.listing import Selection
 from onnx_rewrite.rewriter.names import Names
 from onnx_rewrite.rewriter.operators import Operators
@@ -131,6 +133,7 @@ class Driver:
                     for edit in self._wave(index, region):
                         worklist.note(edit)
                 if self._edits > edits and self._after is not None:
+                    refresh_functions(self.model)
                     self._after(self.passes[index].name)
             if self._learned:
                 # What was learned may have told types elsewhere, in the bodies of functions too: all is looked at anew.
@@ -138,6 +141,7 @@ class Driver:
                 complete_types(self.model)
                 self._constants.forget_unknown()
                 fresh = [True] * len(self.passes)
+        refresh_functions(self.model)
         self._report_refused()
 
     def _region(self, index: int, worklist: Worklist) -> set[ir.Node]:
@@ -150,8 +154,15 @@ class Driver:
     def _found_scopes(self) -> list[Scope]:
         if self._scopes is None:
             self._operators.forget()
-            self._scopes = find_scopes(self.model, self._constants, self._target)
+            self._scopes = find_scopes(self.model, self._constants, self._target, self._highest())
         return self._scopes
+
+    def _highest(self) -> int:
+        """The highest opset that a pass may count on."""
+        if self._opset == "keep":
+            return 0
+        bounds = [self._opset] if isinstance(self._opset, int) else []
+        return min([*bounds, *(version - 1 for version in self._cannot_raise)], default=sys.maxsize)
 
     def _possible(self, index: int, scope: Scope) -> list[tuple[Rule, Matcher]]:
         """The pass's rules all of whose necessary operators stand in the scope."""
@@ -184,7 +195,7 @@ class Driver:
     def _raised_for(self, name: str, planned: list[tuple[Rule, Match]]) -> bool:
         """Raises the model's opset if a match that may be applied needs it and its replacement is right."""
         for number, (rule, match) in enumerate(planned):
-            if rule.needs_opset <= match.version or self._forbids(rule, match) is not None:
+            if rule.opset_for(match) <= match.version or self._forbids(rule, match) is not None:
                 continue
             site = self._site(name, match, self._counters[name] + number)
             if self._selection.reason_against(site.id, site.nodes) is not None:
@@ -192,13 +203,13 @@ class Driver:
             try:
                 self._applier.apply(rule, match, site, self.seconds[name])
             except NeedsOpset as wanted:
-                if self._raise(wanted.version, name):
-                    return True
+                self._raise(wanted.version, name)
+                return True  # where it cannot be raised, the pass may do with less
         return False
 
     def _forbids(self, rule: Rule, match: Match) -> str | None:
         """Why the model cannot have the opset that the rule needs, or None."""
-        needed, version = rule.needs_opset, match.version
+        needed, version = rule.opset_for(match), match.version
         if needed <= version:
             return None
         if self._opset == "keep":
@@ -255,6 +266,8 @@ class Driver:
             if self._kept:
                 self._refuse_kept(match)
             rule.check(match)
+        except Settled:
+            return False
         except Refused as refusal:
             self._refuse(name, match, refusal.reason)
             return False
@@ -287,6 +300,7 @@ class Driver:
             site.status = "rolled_back"
             self._settle(name, match, site)
             return None
+        site.note = rule.note(match)
         edit = self._applier.apply(rule, match, site, self.seconds[name])
         site.number = self._edits
         if edit is not None:
@@ -297,8 +311,9 @@ class Driver:
         self._settle(name, match, site)
         return edit
 
-    def _raise(self, version: int, name: str) -> bool:
+    def _raise(self, version: int, name: str) -> None:
         began = perf_counter()
+        drop_functions(self.model)  # they are written anew at the end, in the new opset
         try:
             self.raised.append(
                 raise_opset(self.model, version, judge=self._judge, names=self._names, constants=self._constants)
@@ -307,10 +322,9 @@ class Driver:
             self._scopes = None
         except CannotRaise as error:
             self._cannot_raise[version] = str(error)
-            return False
+            self._scopes = None
         finally:
             self.seconds[name].apply += perf_counter() - began
-        return True
 
     def _site(self, name: str, match: Match, number: int) -> Site:
         return Site(

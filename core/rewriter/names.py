@@ -15,6 +15,13 @@ def all_graphs(model: ir.Model) -> list[ir.Graph]:
     return list(found)
 
 
+def all_graphs_of(graph: ir.Graph) -> list[ir.Graph]:
+    """A graph and all bodies inside it, outer before inner."""
+    found: dict[ir.Graph, None] = {}
+    _add_with_bodies(graph, found)
+    return list(found)
+
+
 def _add_with_bodies(graph: ir.Graph, found: dict[ir.Graph, None]) -> None:
     found[graph] = None
     for node in graph:

@@ -25,6 +25,18 @@ class Rule(abc.ABC):
 
     pattern: Any  # a method whose parameters are the captures: every subclass has its own
 
+    def opset_for(self, m: Match) -> int:
+        """Lowest opset of the standard operators that the replacement of this match is written in; at most
+        `needs_opset`.
+        """
+        del m
+        return self.needs_opset
+
+    def note(self, m: Match) -> str | None:
+        """What the replacement of this match is, in words for the report, where the pass has a choice."""
+        del m
+        return None
+
     def check(self, m: Match) -> None:
         """Raises `Refused` where the replacement would be wrong."""
         del m

@@ -30,6 +30,7 @@ class Site:
             it; "rolled_back": it was not equivalent, or could not be built; "skipped": not chosen.
         reason: Why it was not applied, or None.
         verification: The judgement on this site.
+        note: What the pass wrote, in its own words, or None.
         number: Place of the edit among all edits of the run.
         before: The cut-out as it was, kept where it was rolled back.
         after: The cut-out as it would have been, likewise.
@@ -44,6 +45,7 @@ class Site:
     reason: str | None = None
     verification: Verification = field(default_factory=lambda: Verification("not verified"))
     number: int = 0
+    note: str | None = None
     before: onnx.ModelProto | None = field(default=None, repr=False)
     after: onnx.ModelProto | None = field(default=None, repr=False)
 

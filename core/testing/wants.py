@@ -141,6 +141,32 @@ def _transposed_convolution(at: int, known: Known, params: Mapping[str, Any], ta
     return _convolution(at, known, {**params, "transposed": True}, tape, outer)
 
 
+def _deformable(at: int, known: Known, params: Mapping[str, Any], tape: Tape, outer: Want) -> Want:
+    """DeformConv without strides, pads and dilations: what one operand leaves open, another settles."""
+    x, weight, offset, _, mask = (*known, *[None] * 5)[:5]
+    if at == 0 or x is None:
+        return Want(ranks=(4,), least=2)
+    if len(x.shape) != 4:
+        raise Unfit("no image")
+    kernel = (min(x.shape[2], tape.one((2, 1, 3))), min(x.shape[3], tape.one((2, 1, 3))))
+    known_size = offset or mask
+    if weight is not None:
+        kernel = weight.shape[2:]
+    elif known_size is not None:
+        kernel = (x.shape[2] - known_size.shape[2] + 1, x.shape[3] - known_size.shape[3] + 1)
+    size = tuple(length - k + 1 for length, k in zip(x.shape[2:], kernel, strict=True))
+    taps = math.prod(kernel)
+    if min(*size, *kernel) < 1:
+        raise Unfit("the kernel does not fit")
+    if at == 1:
+        return Want(shape=(tape.one((2, 1, 3)), x.shape[1], *kernel), beside=x)
+    if at == 3:
+        if weight is None:
+            raise Unfit("the number of filters is not known yet")
+        return Want(shape=(weight.shape[0],), beside=x)
+    return Want(shape=(x.shape[0], taps * (2 if at == 2 else 1), *size), beside=x)
+
+
 def _gemm(at: int, known: Known, params: Mapping[str, Any], tape: Tape, outer: Want) -> Want:
     a, b = known[0], known[1] if len(known) > 1 else None
     if at == 0 and b is None:
@@ -228,6 +254,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise),
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
+    "DeformConv": _deformable,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "BatchNormalization": _per_channel,

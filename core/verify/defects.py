@@ -6,11 +6,13 @@ so that a version that mended it is judged without allowance.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 import onnx
 
+from onnx_rewrite.verify.dtypes import Array
 from onnx_rewrite.verify.session import Session
 
 # The mean of squares minus the square of the mean loses all digits of a variance that is 1e-6 of the mean's square.
@@ -19,9 +21,45 @@ _OFFSET = 1000.0
 _ALLOWED = 1e-2
 
 
-def is_inexact(model: onnx.ModelProto) -> bool:
-    """Whether a model holds an operator whose kernel in this onnxruntime loses precision."""
-    return any(node.op_type == "LayerNormalization" for node in model.graph.node) and lossy_layer_normalization()
+INEXACT = "this onnxruntime's kernel loses precision"
+IMPURE = "this onnxruntime's kernel multiplies what is not finite by the zeros outside an image"
+
+
+def defect(model: onnx.ModelProto, feed: Mapping[str, Array]) -> str | None:
+    """What is wrong with a kernel of this onnxruntime that a model holds, in words, where it matters for a feed."""
+    present = {node.op_type for node in model.graph.node}
+    if "LayerNormalization" in present and lossy_layer_normalization():
+        return INEXACT
+    if "DeformConv" in present and _has_specials(feed) and impure_deform_conv():
+        return IMPURE
+    return None
+
+
+def _has_specials(feed: Mapping[str, Array]) -> bool:
+    return any(value.dtype.kind == "f" and not np.isfinite(value).all() for value in feed.values())
+
+
+@cache
+def impure_deform_conv() -> bool:
+    """Whether DeformConv gives NaN where it reads half of an infinite pixel at the border, and half nothing.
+
+    onnxruntime 1.32 does: its corners outside are pixels inside, times zero.
+    """
+    info = onnx.helper.make_tensor_value_info
+    shapes = {"x": [1, 1, 1, 1], "w": [1, 1, 1, 1], "o": [1, 2, 1, 1]}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("DeformConv", list(shapes), ["y"])],
+        "probe",
+        [info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [info("y", onnx.TensorProto.FLOAT, [1, 1, 1, 1])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 19)], ir_version=8)
+    feed = {"x": np.array([np.inf]), "w": np.ones(1), "o": np.array([0.5, 0.5])}
+    try:
+        (found,) = Session(model)({k: v.astype(np.float32).reshape(shapes[k]) for k, v in feed.items()})
+    except Exception:  # a version without it
+        return False
+    return bool(np.isnan(found).any())
 
 
 @cache

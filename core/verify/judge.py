@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnx_rewrite.rewriter.standing_in import resolved
 from onnx_rewrite.verdict import Verdict, Verification, not_verified
 from onnx_rewrite.verify.bindings import fed_inputs
 from onnx_rewrite.verify.compare import Comparison, compare
-from onnx_rewrite.verify.defects import is_inexact
+from onnx_rewrite.verify.defects import defect
 from onnx_rewrite.verify.dtypes import FLOATS, HALVES, Array, Tolerance, eps, widen
 from onnx_rewrite.verify.feeds import Feed
 from onnx_rewrite.verify.kernels import IllegalFeed
@@ -25,7 +26,9 @@ from onnx_rewrite.verify.session import Session, Unsupported, first_line, limits
 _JITTERS = 6
 _NUDGES = 3
 
-INEXACT = "this onnxruntime's kernel loses precision"
+IN_FLOAT64 = ", replacement in float64: "
+"""Before the name of a defect of onnxruntime, in the name of a feed."""
+
 # Of several feeds' verdicts the one with the highest rank counts.
 _RANK: dict[Verdict, int] = {"equivalent": 0, "inconclusive": 1, "not verified": 2, "different": 3}
 
@@ -52,7 +55,7 @@ class Subject:
 
     def open(self, threads: int) -> Session:
         """A session; external data is found."""
-        if self.path is None or self.proto.ir_version > limits()[1]:
+        if self.path is None or self.proto.ir_version > limits()[1] or resolved(self.proto) is not self.proto:
             return Session(self.proto, threads=threads, folder=self.folder or None)
         # The opset and custom operators are looked at first: onnxruntime's own words do not name them.
         reason = obstacle(self.proto)
@@ -392,12 +395,13 @@ class _Total:
                 found = compare(kind, before, after, ref, pair.tolerance)
                 if not found.ok and kind in FLOATS and found.index is not None:
                     found = pair.with_conditioning(k, kind, before, after, ref, feed.values, found)
-            if not found.ok and is_inexact(pair.after.proto):
+            known = None if found.ok else defect(pair.after.proto, feed.values)
+            if known is not None:
                 exact = pair.exact_after(feed.values, k)
                 again = None if exact is None else compare(kind, before, exact.astype(after.dtype), ref, pair.tolerance)
                 if again is not None and again.ok:
                     found = again
-                    feed = replace(feed, regime=f"{feed.regime}, replacement in float64: {INEXACT}")
+                    feed = replace(feed, regime=f"{feed.regime}{IN_FLOAT64}{known}")
             if found.ok and pair.narrows:
                 narrow = pair.exact_after(feed.values, k)
                 if narrow is not None and narrow.shape == after.shape:

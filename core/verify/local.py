@@ -13,7 +13,7 @@ from onnx_rewrite.verify.captured import LABEL, Captured
 from onnx_rewrite.verify.dtypes import Array, Tolerance
 from onnx_rewrite.verify.feeds import Feed, Source
 from onnx_rewrite.verify.fingerprint import exact, structural
-from onnx_rewrite.verify.judge import INEXACT, Pair, Refused, Subject, judge_feeds
+from onnx_rewrite.verify.judge import IN_FLOAT64, Pair, Refused, Subject, judge_feeds
 from onnx_rewrite.verify.reference import CannotEvaluate
 from onnx_rewrite.verify.regimes import INTEGERS, LOCAL, UNIT, Regime
 from onnx_rewrite.verify.session import first_line
@@ -108,7 +108,7 @@ class LocalJudge:
         """
         if regime.startswith(LABEL) and self.captured is not None:
             return next((dict(f.values) for f in self.captured.feeds(before) if regime == f.regime), None)
-        regime = regime.partition(f", replacement in float64: {INEXACT}")[0]
+        regime = regime.partition(IN_FLOAT64)[0]
         regime, _, turn = regime.partition(DRAWN_AGAIN)
         source = Source(before, self.seed + int(turn or 0))
         if source.obstacle:

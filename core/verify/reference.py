@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnx_rewrite.rewriter.standing_in import resolved
 from onnx_rewrite.verify.dtypes import HALVES, Array, numpy_dtype, widen
 from onnx_rewrite.verify.kernels import CannotEvaluate, Kernel, Node, load
 from onnx_rewrite.verify.kernels.fallback import evaluate as evaluate_elsewhere
@@ -214,6 +215,7 @@ class Reference:
     """
 
     def __init__(self, model: onnx.ModelProto, folder: str | Path = "", *, narrow: bool = False) -> None:
+        model = resolved(model, exact=True)
         if model.functions:
             from onnx import inliner
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from onnx_rewrite.rewriter.standing_in import resolved, unreadable
 from onnx_rewrite.verify.dtypes import Array
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ def obstacle(model: onnx.ModelProto) -> str | None:
             if node.domain not in DOMAINS and (node.domain, node.op_type) not in bodies:
                 where = f" (node {node.name!r})" if node.name else ""
                 name = f"custom operator {node.domain}::{node.op_type}{where}"
+                reason = unreadable(node)
+                if reason is not None:
+                    return f"{name} is known, and does not say all that is needed: {reason}"
                 return f"{name} has no function body, so onnxruntime cannot run it"
             for attribute in node.attribute:
                 if attribute.type == onnx.AttributeProto.GRAPH:
@@ -122,6 +126,7 @@ class Session:
         folder: str | None = None,
     ) -> None:
         if isinstance(source, onnx.ModelProto):
+            source = resolved(source)
             reason = obstacle(source)
             if reason:
                 raise Unsupported(reason)

@@ -26,6 +26,7 @@ def check(
     metric: tuple[str, ...] = (),
     threshold: tuple[str, ...] = (),
     layerwise: bool = False,
+    adapters: tuple[str, ...] = (),
     report: str | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
@@ -50,6 +51,7 @@ def check(
             metrics=",".join(metric) or None,
             thresholds=limits,
             layerwise=layerwise,
+            adapters=adapters or None,
             progress=progress,
         )
     text = ""

@@ -26,6 +26,7 @@ def explain(
     *,
     node: str | None = None,
     target: arguments.Target = "onnx",
+    adapters: tuple[str, ...] = (),
     show_all: Annotated[bool, Parameter(name="--all")] = False,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
@@ -33,7 +34,7 @@ def explain(
     from onnx_rewrite import pipeline
 
     with output.tracked():
-        found = pipeline.explain(model, pass_, node=node, target=target)
+        found = pipeline.explain(model, pass_, node=node, target=target, adapters=adapters or None)
     if as_json:
         near = [{**asdict(miss), "share": round(miss.share, 3)} for miss in found.near]
         print(json.dumps({**asdict(found), "near": near}, indent=2, ensure_ascii=False))

@@ -27,6 +27,7 @@ def rewrite(
     out: Annotated[arguments.PathOrStdio | None, Parameter(name=("--output", "-o"))] = None,
     target: arguments.Target = "onnx",
     opset: str | None = None,
+    adapters: tuple[str, ...] = (),
     inputs: str | None = None,
     shape: tuple[str, ...] = (),
     verify: Literal["full", "local", "off"] = "full",
@@ -77,6 +78,7 @@ def rewrite(
                 seed=seed,
                 feeds_per_site=feeds,
                 print_between_passes=print_between_passes,
+                adapters=adapters or None,
                 progress=progress,
             )
     except NotEquivalentError as error:

@@ -19,7 +19,19 @@ Kernel = Callable[..., Any]
 TABLE: dict[str, Kernel] = {}
 """Kernels of the default domain by operator name."""
 
-_MODULES = ("conv", "elementwise", "indexing", "layout", "linear", "norm", "pool", "quant", "reduce", "resize")
+_MODULES = (
+    "conv",
+    "elementwise",
+    "indexing",
+    "layout",
+    "linear",
+    "norm",
+    "pool",
+    "quant",
+    "reduce",
+    "resize",
+    "sampling",
+)
 
 
 class CannotEvaluate(Exception):

@@ -223,6 +223,17 @@ def test_functions_are_inlined_for_a_parser_without_them() -> None:
     assert model.functions  # the user's own is as it was
 
 
+def test_a_plugin_that_computes_by_cublas_is_not_built_without_it() -> None:
+    """TensorRT 8.6's ModulatedDeformConv2d would leave its output unwritten, and say nothing."""
+    model = linear()
+    node = helper.make_node("ModulatedDeformConv2d", ["x"], ["z"], name="deform", plugin_version="1")
+    model.graph.node.append(node)
+    with pytest.raises(UsageError, match="ModulatedDeformConv2d 'deform' writes nothing unless cublas") as caught:
+        build(model, tactic_sources=("edge_mask_convolutions",))
+    assert caught.value.hint is not None
+    assert "tactic-sources=edge_mask_convolutions+cublas" in caught.value.hint
+
+
 def test_refused_nodes_are_listed_with_the_pass_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt_build, "REMEDIES", {"Gelu": "not-installed", "DeformConv": "clip"})
     model = linear()

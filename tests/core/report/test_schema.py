@@ -37,6 +37,7 @@ SITES = st.builds(
     status=st.sampled_from(["applied", "refused", "rolled_back"]),
     reason=st.none() | TEXTS,
     verification=st.none() | st.builds(SiteVerification, VERDICTS, NUMBERS, NUMBERS, NUMBERS, COUNTS),
+    note=st.none() | TEXTS,
 )
 PASSES = st.builds(
     PassReport,
@@ -88,7 +89,7 @@ PROMISED = {
     "model": "path sha256 opset nodes",
     "output": "path opset nodes",
     "passes": "name applied refused rolled_back sites seconds",
-    "sites": "id nodes inputs outputs status reason verification",
+    "sites": "id nodes inputs outputs status reason verification note",
     "site": "verdict error_before error_after bound feeds",
     "pass seconds": "match apply verify",
     "verification": "verdict feeds worst_output max_abs_error",
