@@ -13,23 +13,31 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnx_rewrite.analysis.foreign import spelling_of
 from onnx_rewrite.match import Constant, Match, Refused
-from onnx_rewrite.pattern import constant, either, maybe, op, optional
+from onnx_rewrite.pattern import constant, either, maybe, op, optional, spelled
 from onnx_rewrite.registry import Pass, RuleSet
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def convolution(x: Any, weight: Any, bias: Any) -> Any:
-    """Conv or ConvTranspose with constant weights."""
-    return op.one_of("Conv", "ConvTranspose")(x, constant(weight), optional(constant(bias))).named("linear")
+DEFORMABLE = "onnx_rewrite::DeformConv2d"
 
 
-def linear_operator(x: Any, weight: Any, bias: Any) -> Any:
+def convolution(x: Any, weight: Any, bias: Any, offset: Any, mask: Any) -> Any:
+    """Conv, ConvTranspose, or a deformable convolution in any spelling, with constant weights."""
+    operands = {"weight": constant(weight), "bias": optional(constant(bias)), "mask": optional(mask)}
+    return either(
+        op.one_of("Conv", "ConvTranspose")(x, constant(weight), optional(constant(bias))).named("linear"),
+        spelled(DEFORMABLE, x=x, offset=offset, **operands).named("linear"),
+    )
+
+
+def linear_operator(x: Any, weight: Any, bias: Any, offset: Any, mask: Any) -> Any:
     """Whatever multiplies by constant weights and adds a constant bias."""
     product = op.MatMul(x, constant(weight)).named("linear")
     return either(
-        convolution(x, weight, bias),
+        convolution(x, weight, bias, offset, mask),
         op.Gemm(x, constant(weight), optional(constant(bias))).named("linear"),
         maybe(lambda p: op.Add(p, constant(bias)), product),
     )
@@ -99,7 +107,7 @@ def output_channels(m: Match) -> int:
     node: ir.Node = m.linear
     check_attributes(node)
     shape = m.weight.shape
-    if node.op_type == "Conv":
+    if node.op_type == "Conv" or is_deformable(node):
         return shape[0]
     if node.op_type == "ConvTranspose":
         return shape[1] * group(node)
@@ -108,6 +116,30 @@ def output_channels(m: Match) -> int:
     if len(shape) != 2 or m.rank(m.output) != 2:
         raise Refused("the channels of a MatMul are on axis 1 only where the result has rank 2", node)
     return shape[1]
+
+
+def is_deformable(node: ir.Node) -> bool:
+    """Whether a node is a deformable convolution."""
+    spelling = spelling_of(node)
+    return spelling is not None and spelling.operator.title == DEFORMABLE
+
+
+def with_weights(m: Match, weight: Array, bias: Array) -> list[Any]:
+    """The operands of the deformable convolution with other weights.
+
+    Raises:
+        Refused: It has no input for a bias.
+    """
+    node, spelling = m.linear, spelling_of(m.linear)
+    assert spelling is not None
+    inputs: list[Any] = list(node.inputs)
+    for role, array in (("weight", weight), ("bias", bias)):
+        position = spelling.position(role)
+        if position is None:
+            raise Refused(f"{node.op_type} '{node.name}' takes no {role}: deform-conv gives it a form that does", node)
+        inputs += [None] * (position + 1 - len(inputs))
+        inputs[position] = array
+    return inputs
 
 
 def group(node: ir.Node) -> int:
@@ -121,7 +153,7 @@ def folded_behind(m: Match, factor: Array, shift: Array) -> Any:
     weight, name = m.weight.array.astype(np.float64), node.op_type
     bias = np.zeros(1) if m.bias is None else m.bias.array.astype(np.float64)
     with np.errstate(all="ignore"):
-        if name == "Conv":
+        if name == "Conv" or is_deformable(node):
             weight = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
         elif name == "ConvTranspose":
             groups = group(node)
@@ -139,20 +171,37 @@ def folded_behind(m: Match, factor: Array, shift: Array) -> Any:
         return op.Add(op.like(node, m.x, new_weight), new_bias)
     if name == "Gemm":
         return op.like(node, m.x, new_weight, new_bias, beta=1.0)
+    if is_deformable(node):
+        return op.like(node, *with_weights(m, new_weight, new_bias))
     return op.like(node, m.x, new_weight, new_bias)
 
 
 class BehindLinear(Pass):
-    """BatchNormalization behind Conv, ConvTranspose, Gemm or MatMul."""
+    """BatchNormalization behind Conv, ConvTranspose, a deformable convolution, Gemm or MatMul."""
 
-    def pattern(self, x: Any, weight: Any, bias: Any, scale: Any, offset: Any, mean: Any, var: Any, eps: Any) -> Any:
-        return normalization(linear_operator(x, weight, bias), scale, offset, mean, var, eps)
+    def pattern(
+        self,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        moved: Any,
+        mask: Any,
+        scale: Any,
+        offset: Any,
+        mean: Any,
+        var: Any,
+        eps: Any,
+    ) -> Any:
+        linear = linear_operator(x, weight, bias, moved, mask)
+        return normalization(linear, scale, offset, mean, var, eps)
 
     def check(self, m: Match) -> None:
         factor, _ = factor_and_shift(m)
         if len(factor) != output_channels(m):
             raise Refused(f"{len(factor)} statistics for {output_channels(m)} channels", m.bn)
-        if m.bias is not None:
+        if is_deformable(m.linear):
+            with_weights(m, m.weight.array, factor)
+        elif m.bias is not None:
             check_bias(m, len(factor))
 
     def replace(self, m: Match) -> Any:
@@ -185,6 +234,8 @@ class FrozenBehindConvolution(Pass):
         x: Any,
         weight: Any,
         bias: Any,
+        moved: Any,
+        mask: Any,
         before: Any,
         mean: Any,
         divisor: Any,
@@ -192,13 +243,15 @@ class FrozenBehindConvolution(Pass):
         shift: Any,
         less: Any,
     ) -> Any:
-        linear = convolution(x, weight, bias)
+        linear = convolution(x, weight, bias, moved, mask)
         moved = maybe(lambda c: either(op.Add(c, constant(before)), op.Sub(c, constant(mean))), linear)
         divided = op.Div(moved, constant(divisor))
         scaled = either(op.Mul(either(divided, moved), constant(factor)), divided)
         return maybe(lambda s: either(op.Add(s, constant(shift)), op.Sub(s, constant(less))), scaled)
 
     def check(self, m: Match) -> None:
+        if is_deformable(m.linear):
+            with_weights(m, m.weight.array, m.weight.array)
         factors = [c for c in (m.factor, m.divisor) if c is not None]
         for parameter in (*factors, m.before, m.mean, m.shift, m.less):
             if parameter is not None:
@@ -269,9 +322,9 @@ class BeforeConvolution(Pass):
 class FoldBatchNorm(RuleSet):
     """Folds batch normalization into the Conv, ConvTranspose, Gemm or MatMul beside it.
 
-    Also the frozen spellings with Mul or Div and Add or Sub. A weight that several operators share is folded for each
-    of them. Left alone: training mode, a convolution whose own output is needed, a padded Conv behind the
-    normalization.
+    Also into a deformable convolution before it, in any spelling, and the frozen spellings with Mul or Div and Add or
+    Sub. A weight that several operators share is folded for each of them. Left alone: training mode, a convolution
+    whose own output is needed, a padded Conv behind the normalization.
     """
 
     name = "bn"

@@ -39,7 +39,10 @@ BATCH_NORMS = {
     "hybrid_legacy_op12_keep_bn": 2,
     "hybrid_legacy_op17_keep_bn": 2,
     "hybrid_dynamo_op18_no_optimize": 2,
-    "deformconv_legacy_op12_custom_keep_bn": 1,
+    "deformconv_legacy_op12_custom": 3,
+    "deformconv_legacy_op12_custom_keep_bn": 4,
+    "deformconv_dynamo_op19": 3,
+    "deformconv_dynamo_op22": 3,
 }
 CLIPS = {
     "minmax_legacy_op10": 4,
@@ -61,8 +64,7 @@ def operators(model: onnx.ModelProto) -> list[str]:
 def test_sites_of_exported_models(name: str, tmp_path: Path) -> None:
     """Each pass by itself: the right number of sites, each verified; the output is valid, runs, and is settled."""
     for one, expected in EXPECTED.items():
-        verify = "full" if "custom" not in name else "local"
-        result = rw.rewrite(MODELS / "exported" / f"{name}.onnx", one, verify=verify)
+        result = rw.rewrite(MODELS / "exported" / f"{name}.onnx", one)
         (report,) = result.report.passes
         assert report.applied == expected.get(name, 0), one
         assert report.rolled_back == 0, one
@@ -70,11 +72,10 @@ def test_sites_of_exported_models(name: str, tmp_path: Path) -> None:
         if not report.applied:
             assert not result.changed
             continue
-        if verify == "full":
-            assert result.report.verification.verdict == "equivalent"
+        assert result.report.verification.verdict == "equivalent"
         written = result.save(tmp_path / f"{one}.onnx")
         proto = onnx.load(written)
-        if "custom" not in name:
+        if "deformconv" not in name:  # custom nodes, or one that old onnxruntimes have no kernel for
             onnx.checker.check_model(proto, full_check=True)
             assert loads_everywhere(written) is None
         again = rw.rewrite(written, one, verify="off")

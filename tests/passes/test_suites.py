@@ -24,3 +24,10 @@ class TestLayerNormalization(PassTestSuite):
     pass_ = "ln"
     examples = 15
     seed = 1
+
+
+class TestDeformConv(PassTestSuite):
+    pass_ = "deform-conv:form=decomposition"
+    examples = 12
+    seed = 1
+    nan = "onnxruntime's DeformConv multiplies pixels at the border by the zeros outside"
