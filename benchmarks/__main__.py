@@ -10,6 +10,7 @@ NAMES = {
     "memory": "3.2 GB of external weights",
     "tensorrt": "engines before and after passes, on a GPU",
     "kit": "examples a second of the testing kit",
+    "deform-kernel": "the deformable convolution's kernel on a GPU: right, and how fast",
     "fuzz": "random graphs around the patterns, every rewrite compared",
 }
 
@@ -18,9 +19,9 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in NAMES:
         print("usage: python -m benchmarks NAME [OPTIONS]\n")
         for name, what in NAMES.items():
-            print(f"  {name:10} {what}")
+            print(f"  {name:14} {what}")
         return 2
-    return importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
+    return importlib.import_module(f"benchmarks.{arguments[0].replace('-', '_')}").main(arguments[1:])
 
 
 if __name__ == "__main__":
