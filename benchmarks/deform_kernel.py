@@ -86,27 +86,41 @@ class Kernel:
         return run, y
 
 
-def torchvision(problem: dict[str, Any], convert: Any = None) -> Any:
-    """torchvision's result; begin and end pads may differ, since zeros around an image change nothing."""
+def torchvision(problem: dict[str, Any]) -> Any:
+    """torchvision's result, as its users get it; pads must be symmetric."""
+    from torchvision.ops import deform_conv2d
+
+    x, offset, weight, bias, mask = (problem[name] for name in ("x", "offset", "weight", "bias", "mask"))
+    return deform_conv2d(x, offset, weight, bias, problem["strides"], problem["pads"][:2], problem["dilations"], mask)
+
+
+def reference(problem: dict[str, Any]) -> Any:
+    """The result in float64, by torchvision, with onnxruntime's bounds and any pads.
+
+    Zeros around an image change nothing, so that pads become part of the image. One more on each side, with all points
+    moved by it, makes the bounds onnxruntime's: a point at -1 exactly still touches the image's first row with weight
+    zero, which tells where that row holds NaN.
+    """
     import torch.nn.functional as F
     from torchvision.ops import deform_conv2d
 
-    convert = convert or (lambda t: t)
+    wide = {
+        name: None if problem[name] is None else problem[name].double() for name in ("x", "offset", "weight", "bias", "mask")
+    }
     top, left, bottom, right = problem["pads"]
-    x, padding = convert(problem["x"]), (top, left)
-    if (top, left) != (bottom, right):
-        x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
-    optional = {name: None if problem[name] is None else convert(problem[name]) for name in ("bias", "mask")}
-    return deform_conv2d(
-        x,
-        convert(problem["offset"]),
-        convert(problem["weight"]),
-        optional["bias"],
-        problem["strides"],
-        padding,
-        problem["dilations"],
-        optional["mask"],
-    )
+    x = F.pad(wide["x"], (left + 1, right + 1, top + 1, bottom + 1))
+    rows, columns = wide["offset"].shape[2:]
+    # The wider image has room for more points than there are: they are added, and their results cut off.
+    room = [
+        (size - dilation * (kernel - 1) - 1) // stride + 1
+        for size, dilation, kernel, stride in zip(
+            x.shape[2:], problem["dilations"], wide["weight"].shape[2:], problem["strides"], strict=True
+        )
+    ]
+    more = (0, room[1] - columns, 0, room[0] - rows)
+    offset, mask = F.pad(wide["offset"] + 1.0, more), None if wide["mask"] is None else F.pad(wide["mask"], more)
+    found = deform_conv2d(x, offset, wide["weight"], wide["bias"], problem["strides"], (0, 0), problem["dilations"], mask)
+    return found[:, :, :rows, :columns]
 
 
 def drawn(rng: Any, dtype: Any) -> dict[str, Any]:
@@ -169,7 +183,7 @@ def bound(problem: dict[str, Any], way: str, tactic: int, wanted: Any) -> Any:
     point's coordinates are exact to one unit of the image's size in all of them.
     """
     absolute = {name: None if value is None else value.double().abs().nan_to_num(1.0) for name, value in problem.items() if name in ("x", "weight", "bias", "mask")}
-    size = torchvision({**problem, **absolute}, lambda t: t.double())
+    size = reference({**problem, **absolute})
     weight = problem["weight"]
     products = weight[0].numel()
     unit32 = 2.0**-24
@@ -199,7 +213,7 @@ def correctness(kernel: Kernel, count: int, tactics: list[int], with_onnxruntime
                 found = kernel.prepare(problem, way, -1)
                 found[0]()
                 continue
-            wanted = torchvision(problem, lambda t: t.double())
+            wanted = reference(problem)
             row["with_nan"] += bool(problem["x"].isnan().any())
             extra = int(rng.choice(tactics))
             for tactic in {-1, DIRECT, SIMT, extra, TENSOR + int(rng.integers(len(TILES)))}:
@@ -356,7 +370,7 @@ def speed(kernel: Kernel, ways: list[str], shapes: list[str], every: bool, budge
                     run, y = found
                     row["tactics"][label(tactic)] = round(median_ms(graphed(run)), 4)
                     if tactic == -1:
-                        wanted = torchvision(problem, lambda t: t.double()) if flops < 3e10 else None
+                        wanted = reference(problem) if flops < 3e10 else None
                         if wanted is not None:
                             row["error"] = float((y.double() - wanted).norm() / wanted.norm())
             row["chosen_ms"] = row["tactics"].pop("auto")

@@ -125,9 +125,10 @@ __device__ __forceinline__ Point point(
     return found;
 }
 
-// Whether a point touches the image at all; false for NaN, so that no address is ever made of one.
+// Whether a point touches the image; false for NaN, so that no address is ever made of one. At -1 exactly the image's
+// first row or column counts with weight zero, which matters to NaN alone: so it is in onnxruntime.
 __device__ __forceinline__ bool inside(DeformConv const& p, float y, float x) {
-    return y > -1.f && x > -1.f && y < (float)p.h && x < (float)p.w;
+    return y >= -1.f && x >= -1.f && y < (float)p.h && x < (float)p.w;
 }
 
 // --------------------------------------------------------------------------------------------------------------- direct
@@ -173,6 +174,20 @@ __global__ void __launch_bounds__(256) direct_kernel(DeformConv p, T const* __re
 
 // -------------------------------------------------------------------------------------------------------------- prepare
 
+// Lets the next kernel of the stream begin, and waits for the end of the one before: what needs nothing of `prepare`
+// runs beside it.
+__device__ __forceinline__ void start_next_kernel() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void wait_for_last_kernel() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Which 32-bit word of a chunk lies at word `d` of a row of weights. The sampling threads hold 16 consecutive bytes each;
 // a fragment of the matrix instruction wants words t and t + 4 of every eight, so the weights are permuted to match.
 __device__ __forceinline__ int fragment_word(int d) {
@@ -180,45 +195,99 @@ __device__ __forceinline__ int fragment_word(int d) {
     return (step >> 1) * 16 + t * 4 + (step & 1) * 2 + a;
 }
 
-template <typename T, bool kTensorOrder>
-__global__ void __launch_bounds__(256) prepare_kernel(
-    Plan plan, int image_tiles, T const* __restrict__ x, T const* __restrict__ weight, char* __restrict__ workspace) {
-    constexpr int kElement = sizeof(T), kVector = 16 / kElement, kChunk = kRowBytes / kElement;
-    constexpr int kPitch = kElement == 2 ? 66 : 65;
-    __shared__ T tile[kChunk][kPitch];
+// 64 pixels of one chunk of channels, read along pixels and written along channels. Pixels are those of the image, in
+// vectors of 16 bytes, where all rows of x are so aligned; else those of the framed image, one by one.
+template <typename T> struct ImageTile {
+    static constexpr int kVector = 16 / (int)sizeof(T), kChunk = kRowBytes / (int)sizeof(T);
+    static constexpr int kPitch = sizeof(T) == 2 ? 68 : 68;  // elements; lanes that read two vectors apart use other banks
+    T values[kChunk][kPitch];
+};
+
+// The framed image's pixel number of a pixel of the image.
+__device__ __forceinline__ int framed(Plan const& plan, int pixel) {
+    int const row = pixel / plan.p.w;
+    return (row + 2) * plan.pitch + pixel - row * plan.p.w + 1;
+}
+
+template <typename T>
+__device__ __forceinline__ void prepare_image(
+    Plan const& plan, ImageTile<T>& tile, int index, bool vectors, T const* __restrict__ x, T* __restrict__ to) {
+    using Tile = ImageTile<T>;
+    constexpr int kVector = Tile::kVector, kChunk = Tile::kChunk;
     DeformConv const& p = plan.p;
-    if ((int)blockIdx.x < image_tiles) {
-        // 64 pixels of the framed image and one chunk of channels: read along pixels, written along channels.
-        int const chunk_count = plan.channels / kChunk, pixel_tiles = ceil_div(plan.image_pixels, 64);
-        int const which = blockIdx.x % chunk_count, rest = blockIdx.x / chunk_count;
-        int const n = rest / pixel_tiles, begin = (rest - n * pixel_tiles) * 64;
-        int const block = which / plan.chunks, within = (which - block * plan.chunks) * kChunk;
-        int const real = min(kChunk, plan.block_channels - within);
-        {
-            int const lane = threadIdx.x & 63, pixel = begin + lane;
-            int const row = pixel / plan.pitch - 2, column = pixel % plan.pitch - 1;
-            bool const filled = row >= 0 && row < p.h && column >= 0;
-            T const* from = x + (((int64_t)n * p.c + block * plan.block_channels + within) * p.h + row) * p.w + column;
-            int64_t const plane = (int64_t)p.h * p.w;
+    int const chunk_count = plan.channels / kChunk, plane = p.h * p.w;
+    int const pixels = vectors ? plane : plan.image_pixels, pixel_tiles = ceil_div(pixels, 64);
+    int const which = index % chunk_count, rest = index / chunk_count;
+    int const n = rest / pixel_tiles, begin = (rest - n * pixel_tiles) * 64;
+    int const block = which / plan.chunks, within = (which - block * plan.chunks) * kChunk;
+    int const real = min(kChunk, plan.block_channels - within);
+    T const* const from = x + ((int64_t)n * p.c + block * plan.block_channels + within) * plane;
+    if (vectors) {
+        constexpr int kPerRow = 64 / kVector;
 #pragma unroll
-            for (int c = threadIdx.x >> 6; c < kChunk; c += 4)
-                tile[c][lane] = filled && c < real ? from[c * plane] : from_float<T>(0.f);
+        for (int i = threadIdx.x; i < kChunk * kPerRow; i += 256) {
+            int const c = i / kPerRow, first = i % kPerRow * kVector;
+            uint4 v{0, 0, 0, 0};
+            if (c < real && begin + first < plane)
+                v = __ldg(reinterpret_cast<uint4 const*>(from + (int64_t)c * plane + begin + first));
+            uint2* const at = reinterpret_cast<uint2*>(&tile.values[c][first]);
+            at[0] = {v.x, v.y};
+            at[1] = {v.z, v.w};
         }
-        __syncthreads();
-        T* to = reinterpret_cast<T*>(workspace) + (int64_t)n * plan.image_pixels * plan.channels + which * kChunk;
-        for (int i = threadIdx.x; i < 64 * 8; i += 256) {
-            int const pixel = i >> 3, vector = i & 7;
-            if (begin + pixel >= plan.image_pixels) break;
-            alignas(16) T values[kVector];
+    } else {
+        int const lane = threadIdx.x & 63, pixel = begin + lane;
+        int const row = pixel / plan.pitch - 2, column = pixel % plan.pitch - 1;
+        bool const filled = row >= 0 && row < p.h && column >= 0;
+        int64_t const at = (int64_t)row * p.w + column;
 #pragma unroll
-            for (int k = 0; k < kVector; ++k) values[k] = tile[vector * kVector + k][pixel];
-            *reinterpret_cast<uint4*>(to + (int64_t)(begin + pixel) * plan.channels + vector * kVector)
-                = *reinterpret_cast<uint4*>(values);
-        }
+        for (int c = threadIdx.x >> 6; c < kChunk; c += 4)
+            tile.values[c][lane] = filled && c < real ? from[(int64_t)c * plane + at] : from_float<T>(0.f);
+    }
+    __syncthreads();
+    T* const out = to + (int64_t)n * plan.image_pixels * plan.channels + which * kChunk;
+    int const vector = threadIdx.x >> 5 << 1 & 6 | (threadIdx.x & 1);  // a pair of lanes writes 32 bytes of a pixel
+    for (int pixel = (threadIdx.x >> 1 & 15) + (threadIdx.x >> 7 << 4); pixel < 64; pixel += 32) {
+        if (begin + pixel >= pixels) break;
+        alignas(16) T values[kVector];
+#pragma unroll
+        for (int k = 0; k < kVector; ++k) values[k] = tile.values[vector * kVector + k][pixel];
+        int const place = vectors ? framed(plan, begin + pixel) : begin + pixel;
+        *reinterpret_cast<uint4*>(out + (int64_t)place * plan.channels + vector * kVector) = *reinterpret_cast<uint4*>(values);
+    }
+}
+
+// Writes the frame's zeros where the image's pixels come in vectors: two rows above, one below and a column.
+__device__ __forceinline__ void prepare_frame(Plan const& plan, int64_t index, int element, char* to) {
+    int const vectors = plan.channels * element / 16, frame = 3 * plan.pitch + 1 + plan.p.h;
+    if (index >= (int64_t)plan.p.n * frame * vectors) return;
+    int const vector = (int)(index % vectors);
+    int64_t const rest = index / vectors;
+    int const n = (int)(rest / frame), i = (int)(rest % frame);
+    int pixel = i;
+    if (i >= 2 * plan.pitch + plan.p.h) pixel = i - 2 * plan.pitch - plan.p.h + (plan.p.h + 2) * plan.pitch;
+    else if (i >= 2 * plan.pitch) pixel = (i - 2 * plan.pitch + 2) * plan.pitch;
+    char* const at = to + ((int64_t)n * plan.image_pixels + pixel) * plan.channels * element + vector * 16;
+    *reinterpret_cast<uint4*>(at) = uint4{0, 0, 0, 0};
+}
+
+template <typename T, bool kTensorOrder>
+__global__ void __launch_bounds__(256) prepare_kernel(__grid_constant__ Plan const plan, int image_blocks, int frame_blocks,
+    T const* __restrict__ x, T const* __restrict__ weight, char* __restrict__ workspace) {
+    constexpr int kElement = sizeof(T), kVector = 16 / kElement, kChunk = kRowBytes / kElement;
+    __shared__ ImageTile<T> tile;
+    start_next_kernel();
+    DeformConv const& p = plan.p;
+    int const block_number = blockIdx.x;
+    if (block_number < image_blocks) {
+        prepare_image<T>(plan, tile, block_number, frame_blocks > 0, x, reinterpret_cast<T*>(workspace));
+        return;
+    }
+    if (block_number < image_blocks + frame_blocks) {
+        prepare_frame(plan, (int64_t)(block_number - image_blocks) * 256 + threadIdx.x, kElement, workspace);
         return;
     }
     // Weights: a thread writes 16 bytes of a row. Taps are the fastest index, as they are in the original.
-    int64_t const first = (int64_t)(blockIdx.x - image_tiles) * 256 + threadIdx.x;
+    int64_t const first = (int64_t)(block_number - image_blocks - frame_blocks) * 256 + threadIdx.x;
     int64_t const rows = (int64_t)p.groups * plan.filter_tiles * plan.filter_tile;
     int64_t const total = rows * plan.blocks_per_group * plan.chunks * 8 * plan.taps;
     if (first >= total) return;
@@ -367,10 +436,13 @@ constexpr int kSimtFilters = 128, kSimtPositions = 128, kSimtThreads = 256;
 template <typename T> struct SimtShared {
     static constexpr int kChunk = kRowBytes / (int)sizeof(T);
     static constexpr int kDepth = 32;  // channels at a time in shared memory, as fp32
-    float w[kDepth][kSimtFilters + 4];
-    float s[kDepth][kSimtPositions + 4];
+    float w[kDepth][kSimtFilters];
+    float s[kDepth][kSimtPositions];
     Entry table[kTapGroup * kSimtPositions];
 };
+
+// Columns of the tiles in shared memory are permuted by row, so that neither writes nor reads meet in a bank.
+__device__ __forceinline__ int swizzled(int k, int column) { return column ^ (((k >> 2) & 7) << 2); }
 
 template <typename T> __device__ __forceinline__ void unpack(uint4 const& from, float* to) {
     T const* values = reinterpret_cast<T const*>(&from);
@@ -388,15 +460,16 @@ __global__ void __launch_bounds__(kSimtThreads, 2) simt_kernel(Plan plan, char c
     Shared& shared = *reinterpret_cast<Shared*>(raw);
     DeformConv const& p = plan.p;
     int const per_tile = plan.filter_tiles * p.groups;
-    int const column = blockIdx.x % per_tile, first_position = (blockIdx.x / per_tile) * kSimtPositions;
-    int const group = column / plan.filter_tiles, tile = column - group * plan.filter_tiles;
+    int const tile_column = blockIdx.x % per_tile, first_position = (blockIdx.x / per_tile) * kSimtPositions;
+    int const group = tile_column / plan.filter_tiles, tile = tile_column - group * plan.filter_tiles;
     int const tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
     int const pixel_bytes = plan.channels * (int)sizeof(T);
     int const row_bytes = plan.pitch * pixel_bytes;
     char const* const weights
-        = workspace + plan.weight_offset + (int64_t)column * plan.stages * kSimtFilters * kRowBytes;
+        = workspace + plan.weight_offset + (int64_t)tile_column * plan.stages * kSimtFilters * kRowBytes;
     float sum[8][8] = {};
     int stage = 0;
+    wait_for_last_kernel();
     for (int block = 0; block < plan.blocks_per_group; ++block) {
         int const global_block = group * plan.blocks_per_group + block;
         int const offset_group = (int)((int64_t)global_block * plan.block_channels / (p.c / p.offset_groups));
@@ -418,7 +491,7 @@ __global__ void __launch_bounds__(kSimtThreads, 2) simt_kernel(Plan plan, char c
                                           + ((int64_t)stage * kSimtFilters + row) * kRowBytes + (part * kVectors + vector) * 16)),
                                 values);
 #pragma unroll
-                            for (int k = 0; k < kVector; ++k) shared.w[vector * kVector + k][row] = values[k];
+                            for (int k = 0; k < kVector; ++k) shared.w[vector * kVector + k][swizzled(vector * kVector + k, row)] = values[k];
                         }
 #pragma unroll
                         for (int i = threadIdx.x; i < kSimtPositions * kVectors; i += kSimtThreads) {
@@ -434,16 +507,18 @@ __global__ void __launch_bounds__(kSimtThreads, 2) simt_kernel(Plan plan, char c
                             unpack<T>(corners.v10, c);
                             unpack<T>(corners.v11, d);
 #pragma unroll
-                            for (int k = 0; k < kVector; ++k) shared.s[vector * kVector + k][at] = blend(w, a[k], b[k], c[k], d[k]);
+                            for (int k = 0; k < kVector; ++k)
+                                shared.s[vector * kVector + k][swizzled(vector * kVector + k, at)] = blend(w, a[k], b[k], c[k], d[k]);
                         }
                         __syncthreads();
 #pragma unroll 4
                         for (int k = 0; k < kDepth; ++k) {
                             alignas(16) float w[8], s[8];
-                            *reinterpret_cast<float4*>(w) = *reinterpret_cast<float4*>(&shared.w[k][ty * 4]);
-                            *reinterpret_cast<float4*>(w + 4) = *reinterpret_cast<float4*>(&shared.w[k][ty * 4 + 64]);
-                            *reinterpret_cast<float4*>(s) = *reinterpret_cast<float4*>(&shared.s[k][tx * 4]);
-                            *reinterpret_cast<float4*>(s + 4) = *reinterpret_cast<float4*>(&shared.s[k][tx * 4 + 64]);
+                            int const row = swizzled(k, ty * 4), column = swizzled(k, tx * 4);
+                            *reinterpret_cast<float4*>(w) = *reinterpret_cast<float4*>(&shared.w[k][row]);
+                            *reinterpret_cast<float4*>(w + 4) = *reinterpret_cast<float4*>(&shared.w[k][row + 64]);
+                            *reinterpret_cast<float4*>(s) = *reinterpret_cast<float4*>(&shared.s[k][column]);
+                            *reinterpret_cast<float4*>(s + 4) = *reinterpret_cast<float4*>(&shared.s[k][column + 64]);
 #pragma unroll
                             for (int i = 0; i < 8; ++i)
 #pragma unroll
@@ -658,6 +733,7 @@ __device__ __forceinline__ void produce(Plan const& plan, char* shared, char con
     int const column = blockIdx.x % (plan.filter_tiles * plan.p.groups);
     char const* from = workspace + plan.weight_offset + (int64_t)column * plan.stages * S::kBytes;
     int slot = 0, turn = 0;
+    wait_for_last_kernel();
     for (int block = 0; block < plan.blocks_per_group; ++block) {
         for (int tap_group = 0; tap_group < plan.taps; tap_group += kTapGroup) {
             int const segment = plan.chunks * min(kTapGroup, plan.taps - tap_group);
@@ -691,12 +767,12 @@ __device__ __forceinline__ void consume(Plan const& plan, char* shared, char con
     int const group = column / plan.filter_tiles;
     int const warpgroup = thread >> 7, part = warpgroup / WM;
     int const row = (warpgroup % WM) * 64 + ((thread >> 5) & 3) * 16 + (lane >> 2);
-    // Of two neighbouring pixels in a quarter of a warp, one reads its first 64 bytes first and the other its last, so
-    // that eight lanes cover all banks.
+    // Eight lanes read the 128 bytes of one pixel, which is one line of the cache: first of the even row of their pair, then
+    // of the odd one. Each lane then gives away the half that its partner's fragment wants.
     bool const odd = lane & 4;
+    int const even_row = row - (odd ? 1 : 0);
     int const pixel_bytes = plan.channels * (int)sizeof(T), row_bytes = plan.pitch * pixel_bytes;
-    char const* const lane_base = workspace + (lane & 3) * 16 + (odd ? 64 : 0);
-    int const other = odd ? -64 : 64;
+    char const* const lane_base = workspace + (lane & 7) * 16;
 
     int block = 0, tap_group = 0, count = 0, segment = 0, index = 0, tap = 0, chunk = 0;
     auto barrier = [] { asm volatile("bar.sync 1, %0;" ::"n"(S::kConsumers) : "memory"); };
@@ -731,17 +807,18 @@ __device__ __forceinline__ void consume(Plan const& plan, char* shared, char con
             for (int i = 0; i < 16; ++i) a[i] = 0;
             return;
         }
-        Entry const* const entries = table + tap * S::kPositions + row;
+        Entry const* const entries = table + tap * S::kPositions + even_row;
         char const* const base = lane_base + ((group * plan.blocks_per_group + block) * plan.chunks + chunk) * kRowBytes;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            Entry const e = entries[r * 8];
-            char const* const from = base + (int64_t)e.pixel * pixel_bytes;
-            Corners const near = load_corners(from, pixel_bytes, row_bytes);
-            Corners const far = load_corners(from + other, pixel_bytes, row_bytes);
-            uint4 const v = interpolate<T, kPacked>(e, near), u = interpolate<T, kPacked>(e, far);
-            uint32_t const words[8] = {odd ? u.x : v.x, odd ? u.y : v.y, odd ? u.z : v.z, odd ? u.w : v.w,
-                odd ? v.x : u.x, odd ? v.y : u.y, odd ? v.z : u.z, odd ? v.w : u.w};
+            Entry const e = entries[r * 8], f = entries[r * 8 + 1];
+            Corners const of_even = load_corners(base + (int64_t)e.pixel * pixel_bytes, pixel_bytes, row_bytes);
+            Corners const of_odd = load_corners(base + (int64_t)f.pixel * pixel_bytes, pixel_bytes, row_bytes);
+            uint4 const u = interpolate<T, kPacked>(e, of_even), v = interpolate<T, kPacked>(f, of_odd);
+            uint32_t const x = __shfl_xor_sync(~0u, odd ? u.x : v.x, 4), y = __shfl_xor_sync(~0u, odd ? u.y : v.y, 4);
+            uint32_t const z = __shfl_xor_sync(~0u, odd ? u.z : v.z, 4), w = __shfl_xor_sync(~0u, odd ? u.w : v.w, 4);
+            uint32_t const words[8] = {odd ? x : u.x, odd ? y : u.y, odd ? z : u.z, odd ? w : u.w,
+                odd ? v.x : x, odd ? v.y : y, odd ? v.z : z, odd ? v.w : w};
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 if constexpr (sizeof(T) == 4) a[i * 2 + r] = __float_as_uint(to_tf32(__uint_as_float(words[i])));
@@ -768,6 +845,7 @@ __device__ __forceinline__ void consume(Plan const& plan, char* shared, char con
     };
     uint32_t even_stage[16], odd_stage[16];
     begin_segment();
+    wait_for_last_kernel();
     sample(even_stage);
     while (step(even_stage, odd_stage) && step(odd_stage, even_stage)) {
     }
@@ -943,6 +1021,7 @@ struct Call {
     T* y;
     char* workspace;
     cudaStream_t stream;
+    bool overlap;  // the second kernel begins while the first runs
 
     cudaError_t direct() const {
         int64_t const total = (int64_t)plan.p.n * plan.p.m * plan.p.oh * plan.p.ow;
@@ -952,11 +1031,16 @@ struct Call {
     }
 
     template <bool kTensorOrder> cudaError_t prepare() const {
-        int64_t const image_tiles = (int64_t)plan.p.n * ceil_div(plan.image_pixels, 64) * (plan.channels / plan.chunk);
-        int64_t const vectors = (int64_t)plan.p.groups * plan.filter_tiles * plan.stages * plan.filter_tile * 8;
-        int64_t const blocks = image_tiles + (vectors + 255) / 256;
+        // A row of x begins at a multiple of 16 bytes if its planes are that long.
+        bool const vectors = (int64_t)plan.p.h * plan.p.w * sizeof(T) % 16 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
+        int const pixels = vectors ? plan.p.h * plan.p.w : plan.image_pixels, chunk_count = plan.channels / plan.chunk;
+        int64_t const image_blocks = (int64_t)plan.p.n * ceil_div(pixels, 64) * chunk_count;
+        int64_t const frame = vectors ? (int64_t)plan.p.n * (3 * plan.pitch + 1 + plan.p.h) * chunk_count * 8 : 0;
+        int64_t const rows = (int64_t)plan.p.groups * plan.filter_tiles * plan.stages * plan.filter_tile * 8;
+        int64_t const blocks = image_blocks + (frame + 255) / 256 + (rows + 255) / 256;
         if (blocks >= (int64_t)1 << 31) return cudaErrorNotSupported;
-        prepare_kernel<T, kTensorOrder><<<(int)blocks, 256, 0, stream>>>(plan, (int)image_tiles, x, weight, workspace);
+        prepare_kernel<T, kTensorOrder><<<(int)blocks, 256, 0, stream>>>(
+            plan, (int)image_blocks, (int)((frame + 255) / 256), x, weight, workspace);
         return cudaGetLastError();
     }
 
@@ -965,8 +1049,17 @@ struct Call {
         if (error) return error;
         int64_t const blocks = (int64_t)ceil_div(plan.positions, positions) * plan.filter_tiles * plan.p.groups;
         if (blocks >= (int64_t)1 << 31) return cudaErrorNotSupported;
-        kernel<<<(int)blocks, threads, shared, stream>>>(plan, workspace, offset, bias, mask, y);
-        return cudaGetLastError();
+        cudaLaunchAttribute attribute{};
+        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute.val.programmaticStreamSerializationAllowed = 1;
+        cudaLaunchConfig_t config{};
+        config.gridDim = dim3((unsigned)blocks);
+        config.blockDim = dim3(threads);
+        config.dynamicSmemBytes = shared;
+        config.stream = stream;
+        config.attrs = &attribute;
+        config.numAttrs = overlap ? 1 : 0;
+        return cudaLaunchKernelEx(&config, kernel, plan, static_cast<char const*>(workspace), offset, bias, mask, y);
     }
 
     cudaError_t simt() const {
@@ -1034,7 +1127,7 @@ cudaError_t deform_conv(DeformConv const& p, Type type, Math math, int tactic, v
     auto call = [&](auto const* typed) {
         using T = std::remove_cv_t<std::remove_pointer_t<decltype(typed)>>;
         return Call<T>{plan, static_cast<T const*>(x), static_cast<T const*>(weight), static_cast<T const*>(offset),
-            static_cast<T const*>(bias), static_cast<T const*>(mask), static_cast<T*>(y), static_cast<char*>(workspace), stream}
+            static_cast<T const*>(bias), static_cast<T const*>(mask), static_cast<T*>(y), static_cast<char*>(workspace), stream, device.major >= 9}
             .run(tactic);
     };
     switch (type) {
