@@ -70,7 +70,7 @@ template <typename T> int check(Type type, Math math, double tolerance, char con
         must(cudaMalloc(&y, out * sizeof(T)), "cudaMalloc");
         must(deform_conv(p, type, math, (int)Tactic::kDirect, x, weight, offset, bias, mask, y, nullptr, 0), "direct");
         std::vector<float> const wanted = download(y, out);
-        for (int tactic = (int)Tactic::kAuto; tactic < 12; ++tactic) {
+        for (int tactic = (int)Tactic::kAuto; tactic < 9; ++tactic) {
             size_t const bytes = workspace_size(p, type, math, tactic);
             if (bytes == 0 && tactic != (int)Tactic::kAuto) continue;
             char* workspace = nullptr;
@@ -101,7 +101,9 @@ template <typename T> int check(Type type, Math math, double tolerance, char con
 
 }  // namespace
 
-int main() {
+int main(int count, char**) {
+    // With any argument: fp16 alone, for the slow tools.
+    if (count > 1) return check<__half>(Type::kHalf, Math::kExact, 2e-3, "fp16") ? 1 : 0;
     // The direct kernel rounds once, a tile rounds every sample too; TF32 has the eleven bits of fp16.
     int failed = check<float>(Type::kFloat, Math::kExact, 3e-6, "fp32 exact");
     failed += check<float>(Type::kFloat, Math::kTF32, 1e-3, "fp32 tf32");

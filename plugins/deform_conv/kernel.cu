@@ -125,10 +125,9 @@ __device__ __forceinline__ Point point(
     return found;
 }
 
-// Whether a point touches the image; false for NaN, so that no address is ever made of one. At -1 exactly the image's
-// first row or column counts with weight zero, which matters to NaN alone: so it is in onnxruntime.
+// Whether a point touches the image; false for NaN, so that no address is ever made of one.
 __device__ __forceinline__ bool inside(DeformConv const& p, float y, float x) {
-    return y >= -1.f && x >= -1.f && y < (float)p.h && x < (float)p.w;
+    return y > -1.f && x > -1.f && y < (float)p.h && x < (float)p.w;
 }
 
 // --------------------------------------------------------------------------------------------------------------- direct
@@ -451,7 +450,8 @@ template <typename T> __device__ __forceinline__ void unpack(uint4 const& from, 
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kSimtThreads, 2) simt_kernel(Plan plan, char const* __restrict__ workspace,
+__global__ void __launch_bounds__(kSimtThreads, 2) simt_kernel(__grid_constant__ Plan const plan,
+    int first_position, char const* __restrict__ workspace,
     T const* __restrict__ offset, T const* __restrict__ bias, T const* __restrict__ mask, T* __restrict__ y) {
     using Shared = SimtShared<T>;
     constexpr int kVector = 16 / (int)sizeof(T), kDepth = Shared::kDepth, kVectors = kDepth / kVector;
@@ -460,7 +460,8 @@ __global__ void __launch_bounds__(kSimtThreads, 2) simt_kernel(Plan plan, char c
     Shared& shared = *reinterpret_cast<Shared*>(raw);
     DeformConv const& p = plan.p;
     int const per_tile = plan.filter_tiles * p.groups;
-    int const tile_column = blockIdx.x % per_tile, first_position = (blockIdx.x / per_tile) * kSimtPositions;
+    int const tile_column = blockIdx.x % per_tile;
+    first_position += (int)(blockIdx.x / per_tile) * kSimtPositions;
     int const group = tile_column / plan.filter_tiles, tile = tile_column - group * plan.filter_tiles;
     int const tx = threadIdx.x & 15, ty = threadIdx.x >> 4;
     int const pixel_bytes = plan.channels * (int)sizeof(T);
@@ -709,6 +710,17 @@ __device__ __forceinline__ void multiply_stage(float (&d)[N / 2], uint32_t (&a)[
 template <int N> __device__ __forceinline__ void multiply_wait(float (&)[N], uint32_t (&)[16]) {}
 #endif
 
+// Which filters a thread block computes, and where their weights begin. Tiles of the workspace may be taller than N.
+struct Column { int group, first_filter; int64_t weights; int per_tile; };
+
+__device__ __forceinline__ Column column_of(Plan const& plan, int tile_filters) {
+    int const parts = plan.filter_tile / tile_filters, per_tile = plan.p.groups * plan.filter_tiles * parts;
+    int const column = blockIdx.x % per_tile, tile = column / parts, part = column - tile * parts;
+    int const group = tile / plan.filter_tiles;
+    return {group, (tile - group * plan.filter_tiles) * plan.filter_tile + part * tile_filters,
+        (int64_t)plan.weight_offset + ((int64_t)tile * plan.stages * plan.filter_tile + part * tile_filters) * kRowBytes, per_tile};
+}
+
 // Tiles of N filters and 64 * WM positions. WM warpgroups lie beside each other along positions; WK of them share the
 // stages of a tile and add their sums at the end. One more warp brings weights, STAGES steps ahead.
 template <int N, int WM, int WK, int STAGES> struct Tile {
@@ -730,8 +742,8 @@ __device__ __forceinline__ void produce(Plan const& plan, char* shared, char con
     using S = Tile<N, WM, WK, STAGES>;
     uint64_t* const full = reinterpret_cast<uint64_t*>(shared + S::kBarriers);
     uint64_t* const empty = full + STAGES;
-    int const column = blockIdx.x % (plan.filter_tiles * plan.p.groups);
-    char const* from = workspace + plan.weight_offset + (int64_t)column * plan.stages * S::kBytes;
+    char const* from = workspace + column_of(plan, N).weights;
+    int64_t const stage_bytes = (int64_t)plan.filter_tile * kRowBytes;
     int slot = 0, turn = 0;
     wait_for_last_kernel();
     for (int block = 0; block < plan.blocks_per_group; ++block) {
@@ -742,19 +754,19 @@ __device__ __forceinline__ void produce(Plan const& plan, char* shared, char con
                 copy_begin(full + slot, WK * S::kBytes, lane);
 #pragma unroll
                 for (int k = 0; k < WK; ++k)
-                    copy_tile(shared + (slot * WK + k) * S::kBytes, from + (int64_t)min(i + k, segment - 1) * S::kBytes,
+                    copy_tile(shared + (slot * WK + k) * S::kBytes, from + min(i + k, segment - 1) * stage_bytes,
                         S::kBytes, full + slot, lane);
                 copy_end(full + slot);
                 if (++slot == STAGES) slot = 0, ++turn;
             }
-            from += (int64_t)segment * S::kBytes;
+            from += segment * stage_bytes;
         }
     }
 }
 
 // Samples, multiplies and writes one tile.
 template <typename T, bool kPacked, int N, int WM, int WK, int STAGES>
-__device__ __forceinline__ void consume(Plan const& plan, char* shared, char const* __restrict__ workspace,
+__device__ __forceinline__ void consume(Plan const& plan, int first_position, char* shared, char const* __restrict__ workspace,
     T const* __restrict__ offset, T const* __restrict__ bias, T const* __restrict__ mask, T* __restrict__ y) {
     using S = Tile<N, WM, WK, STAGES>;
     Entry* const table = reinterpret_cast<Entry*>(shared + S::kTable);
@@ -762,17 +774,17 @@ __device__ __forceinline__ void consume(Plan const& plan, char* shared, char con
     uint64_t* const empty = full + STAGES;
     DeformConv const& p = plan.p;
     int const thread = threadIdx.x, lane = thread & 31;
-    int const per_tile = plan.filter_tiles * p.groups;
-    int const column = blockIdx.x % per_tile, first_position = (blockIdx.x / per_tile) * S::kPositions;
-    int const group = column / plan.filter_tiles;
+    Column const column = column_of(plan, N);
+    int const group = column.group, first_filter = column.first_filter;
+    first_position += (int)(blockIdx.x / column.per_tile) * S::kPositions;
     int const warpgroup = thread >> 7, part = warpgroup / WM;
     int const row = (warpgroup % WM) * 64 + ((thread >> 5) & 3) * 16 + (lane >> 2);
-    // Eight lanes read the 128 bytes of one pixel, which is one line of the cache: first of the even row of their pair, then
-    // of the odd one. Each lane then gives away the half that its partner's fragment wants.
+    // Of two neighbouring pixels in a quarter of a warp, one reads its first 64 bytes first and the other its last, so
+    // that eight lanes cover all banks.
     bool const odd = lane & 4;
-    int const even_row = row - (odd ? 1 : 0);
     int const pixel_bytes = plan.channels * (int)sizeof(T), row_bytes = plan.pitch * pixel_bytes;
-    char const* const lane_base = workspace + (lane & 7) * 16;
+    char const* const lane_base = workspace + (lane & 3) * 16 + (odd ? 64 : 0);
+    int const other = odd ? -64 : 64;
 
     int block = 0, tap_group = 0, count = 0, segment = 0, index = 0, tap = 0, chunk = 0;
     auto barrier = [] { asm volatile("bar.sync 1, %0;" ::"n"(S::kConsumers) : "memory"); };
@@ -807,18 +819,17 @@ __device__ __forceinline__ void consume(Plan const& plan, char* shared, char con
             for (int i = 0; i < 16; ++i) a[i] = 0;
             return;
         }
-        Entry const* const entries = table + tap * S::kPositions + even_row;
+        Entry const* const entries = table + tap * S::kPositions + row;
         char const* const base = lane_base + ((group * plan.blocks_per_group + block) * plan.chunks + chunk) * kRowBytes;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            Entry const e = entries[r * 8], f = entries[r * 8 + 1];
-            Corners const of_even = load_corners(base + (int64_t)e.pixel * pixel_bytes, pixel_bytes, row_bytes);
-            Corners const of_odd = load_corners(base + (int64_t)f.pixel * pixel_bytes, pixel_bytes, row_bytes);
-            uint4 const u = interpolate<T, kPacked>(e, of_even), v = interpolate<T, kPacked>(f, of_odd);
-            uint32_t const x = __shfl_xor_sync(~0u, odd ? u.x : v.x, 4), y = __shfl_xor_sync(~0u, odd ? u.y : v.y, 4);
-            uint32_t const z = __shfl_xor_sync(~0u, odd ? u.z : v.z, 4), w = __shfl_xor_sync(~0u, odd ? u.w : v.w, 4);
-            uint32_t const words[8] = {odd ? x : u.x, odd ? y : u.y, odd ? z : u.z, odd ? w : u.w,
-                odd ? v.x : x, odd ? v.y : y, odd ? v.z : z, odd ? v.w : w};
+            Entry const e = entries[r * 8];
+            char const* const from = base + (int64_t)e.pixel * pixel_bytes;
+            Corners const near = load_corners(from, pixel_bytes, row_bytes);
+            Corners const far = load_corners(from + other, pixel_bytes, row_bytes);
+            uint4 const v = interpolate<T, kPacked>(e, near), u = interpolate<T, kPacked>(e, far);
+            uint32_t const words[8] = {odd ? u.x : v.x, odd ? u.y : v.y, odd ? u.z : v.z, odd ? u.w : v.w,
+                odd ? v.x : u.x, odd ? v.y : u.y, odd ? v.z : u.z, odd ? v.w : u.w};
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 if constexpr (sizeof(T) == 4) a[i * 2 + r] = __float_as_uint(to_tf32(__uint_as_float(words[i])));
@@ -856,7 +867,6 @@ __device__ __forceinline__ void consume(Plan const& plan, char* shared, char con
     bool const real = number < plan.positions;
     Position const where = locate(plan, real ? number : 0);
     T* const to = y + (int64_t)where.n * p.m * plan.ohw + (int64_t)where.y * p.ow + where.x;
-    int const first_filter = (column - group * plan.filter_tiles) * N;
 #pragma unroll
     for (int pass = 0; pass < N / 64; ++pass) {
         if (first_filter + pass * 64 >= plan.filters) break;
@@ -887,7 +897,7 @@ __device__ __forceinline__ void consume(Plan const& plan, char* shared, char con
 
 template <typename T, bool kPacked, int N, int WM, int WK, int STAGES>
 __global__ void __launch_bounds__(Tile<N, WM, WK, STAGES>::kThreads, 1) tensor_kernel(__grid_constant__ Plan const plan,
-    char const* __restrict__ workspace, T const* __restrict__ offset, T const* __restrict__ bias,
+    int first_position, char const* __restrict__ workspace, T const* __restrict__ offset, T const* __restrict__ bias,
     T const* __restrict__ mask, T* __restrict__ y) {
 #if __CUDA_ARCH__ >= 800
     using S = Tile<N, WM, WK, STAGES>;
@@ -896,6 +906,7 @@ __global__ void __launch_bounds__(Tile<N, WM, WK, STAGES>::kThreads, 1) tensor_k
     uint64_t* const full = reinterpret_cast<uint64_t*>(shared + S::kBarriers);
     uint64_t* const empty = full + STAGES;
     int const thread = threadIdx.x, lane = thread & 31;
+    if (column_of(plan, N).first_filter >= plan.filters) return;
     if (thread == 0) {
         for (int i = 0; i < STAGES; ++i) {
             barrier_init(full + i, full_arrivals());
@@ -911,7 +922,7 @@ __global__ void __launch_bounds__(Tile<N, WM, WK, STAGES>::kThreads, 1) tensor_k
 #if ONNX_REWRITE_WGMMA
         if constexpr (S::kDealRegisters) asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
 #endif
-        consume<T, kPacked, N, WM, WK, STAGES>(plan, shared, workspace, offset, bias, mask, y);
+        consume<T, kPacked, N, WM, WK, STAGES>(plan, first_position, shared, workspace, offset, bias, mask, y);
     } else {
 #if ONNX_REWRITE_WGMMA
         if constexpr (S::kDealRegisters) asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
@@ -923,21 +934,20 @@ __global__ void __launch_bounds__(Tile<N, WM, WK, STAGES>::kThreads, 1) tensor_k
 
 // ---------------------------------------------------------------------------------------------------------------- launch
 
-struct Shape { int filters, positions, depth, stages; };  // N, 64 * WM, WK, STAGES
+// N, 64 * WM, WK, STAGES; and the microseconds that one turn of the loop takes on an H100 where every multiprocessor has
+// such a block, from the measurements in README.md: what the choice of a tile goes by.
+struct Shape { int filters, positions, depth, stages; float turn; };
 
 #define TILES(X) \
-    X(0, 256, 2, 1, 3) \
-    X(1, 256, 2, 1, 4) \
-    X(2, 128, 2, 1, 4) \
-    X(3, 128, 1, 1, 4) \
-    X(4, 128, 1, 2, 3) \
-    X(5, 64, 1, 4, 3) \
-    X(6, 64, 2, 1, 4) \
-    X(7, 64, 2, 2, 3) \
-    X(8, 64, 1, 1, 4) \
-    X(9, 64, 1, 2, 4)
+    X(0, 256, 2, 1, 3, 1.18f) \
+    X(1, 128, 2, 1, 4, 0.99f) \
+    X(2, 128, 1, 1, 4, 0.79f) \
+    X(3, 128, 1, 2, 3, 1.19f) \
+    X(4, 64, 2, 1, 4, 0.83f) \
+    X(5, 64, 1, 1, 4, 0.40f) \
+    X(6, 64, 1, 2, 4, 0.95f)
 
-#define SHAPE_OF(I, N, WM, WK, STAGES) {N, 64 * WM, WK, STAGES},
+#define SHAPE_OF(I, N, WM, WK, STAGES, TURN) {N, 64 * WM, WK, STAGES, TURN},
 constexpr Shape kShapes[] = {TILES(SHAPE_OF)};
 #undef SHAPE_OF
 constexpr int kShapeCount = sizeof(kShapes) / sizeof(kShapes[0]);
@@ -959,7 +969,7 @@ int element_of(Type type) { return type == Type::kFloat ? 4 : 2; }
 
 int shared_of(int shape) {
     switch (shape) {
-#define SHARED_OF(I, N, WM, WK, STAGES) case I: return Tile<N, WM, WK, STAGES>::kShared;
+#define SHARED_OF(I, N, WM, WK, STAGES, TURN) case I: return Tile<N, WM, WK, STAGES>::kShared;
         TILES(SHARED_OF)
 #undef SHARED_OF
     }
@@ -973,25 +983,46 @@ bool small_enough(Plan const& plan, int element) {
         && (int64_t)plan.p.n * plan.image_pixels / 64 * (plan.channels * element / kRowBytes) < limit - 1;
 }
 
+// Channels are padded to whole stages and filters to whole tiles: below a quarter of real work no tile pays.
+bool thin(Plan const& plan) { return plan.block_channels * 4 < plan.chunk || plan.filters < 8; }
+
+// How positions are shared out: the first `positions` go to tiles of one shape, in whole waves of thread blocks, and the
+// rest to tiles of another, if a last wave would leave most multiprocessors idle.
+struct Schedule { int positions, rest_shape; float time; };
+
+Schedule schedule(Plan const& plan, int shape, Device const& device) {
+    auto turns = [&](Shape const& s) { return (float)ceil_div(plan.stages, s.depth) * s.turn + 3.f; };
+    Shape const& s = kShapes[shape];
+    int const columns = plan.p.groups * plan.filter_tiles;
+    int64_t const blocks = (int64_t)ceil_div(plan.positions, s.positions) * columns;
+    int64_t const waves = (blocks + device.processors - 1) / device.processors;
+    Schedule best{plan.positions, -1, (float)waves * turns(s)};
+    if (waves < 2) return best;
+    int64_t const whole = (waves - 1) * device.processors / columns * s.positions;
+    if (whole <= 0 || whole >= plan.positions) return best;
+    int const rest = plan.positions - (int)whole;
+    float const before = (float)(waves - 1) * turns(s) + 4.f;  // one more launch
+    for (int i = 0; i < kShapeCount; ++i) {
+        Shape const& r = kShapes[i];
+        if (plan.filter_tile % r.filters || shared_of(i) > device.shared) continue;
+        int64_t const rest_blocks = (int64_t)ceil_div(rest, r.positions) * columns * (plan.filter_tile / r.filters);
+        float const time = before + (float)((rest_blocks + device.processors - 1) / device.processors) * turns(r);
+        if (time < best.time) best = {(int)whole, i, time};
+    }
+    return best;
+}
+
 // The tactic that `kAuto` stands for.
 int choose(DeformConv const& p, Type type, Math math, Device const& device) {
     Plan const plan = make_plan(p, element_of(type), 64);
-    // A pixel's channels are padded to whole stages and filters to whole tiles: below a quarter of real work, or where the
-    // sizes leave 32 bits, no tile pays.
-    bool const thin = plan.block_channels * 4 < plan.chunk || plan.filters < 8;
-    if (thin || !small_enough(plan, element_of(type))) return (int)Tactic::kDirect;
+    if (thin(plan) || !small_enough(plan, element_of(type))) return (int)Tactic::kDirect;
     bool const tensor = device.major >= 8 && (type != Type::kFloat || math == Math::kTF32);
     if (!tensor) return (int)Tactic::kSimt;
-    // The tile that needs least time: waves of thread blocks, each as long as its stages, whose cost is what it reads.
     int best = -1;
     float least = 0.f;
     for (int i = 0; i < kShapeCount; ++i) {
-        Shape const& s = kShapes[i];
         if (shared_of(i) > device.shared) continue;
-        int const tiles = ceil_div(plan.positions, s.positions) * ceil_div(plan.filters, s.filters) * p.groups;
-        float const stage = 200.f + 3.5f * (float)(s.positions * s.depth) + 1.5f * (float)(s.filters * s.depth)
-            + (float)(s.filters * s.positions * s.depth) / 32.f;
-        float const time = (float)ceil_div(tiles, device.processors) * ((float)ceil_div(plan.stages, s.depth) * stage + 3000.f);
+        float const time = schedule(make_plan(p, element_of(type), kShapes[i].filters), i, device).time;
         if (best < 0 || time < least) best = i, least = time;
     }
     return best < 0 ? (int)Tactic::kSimt : (int)Tactic::kTensor + best;
@@ -1021,7 +1052,7 @@ struct Call {
     T* y;
     char* workspace;
     cudaStream_t stream;
-    bool overlap;  // the second kernel begins while the first runs
+    Device device;
 
     cudaError_t direct() const {
         int64_t const total = (int64_t)plan.p.n * plan.p.m * plan.p.oh * plan.p.ow;
@@ -1044,10 +1075,11 @@ struct Call {
         return cudaGetLastError();
     }
 
-    template <typename Kernel> cudaError_t launch(Kernel kernel, int positions, int threads, int shared) const {
+    template <typename Kernel>
+    cudaError_t launch(Kernel kernel, int first, int count, int positions, int threads, int shared, int parts = 1) const {
         cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
         if (error) return error;
-        int64_t const blocks = (int64_t)ceil_div(plan.positions, positions) * plan.filter_tiles * plan.p.groups;
+        int64_t const blocks = (int64_t)ceil_div(count, positions) * plan.filter_tiles * parts * plan.p.groups;
         if (blocks >= (int64_t)1 << 31) return cudaErrorNotSupported;
         cudaLaunchAttribute attribute{};
         attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -1058,27 +1090,34 @@ struct Call {
         config.dynamicSmemBytes = shared;
         config.stream = stream;
         config.attrs = &attribute;
-        config.numAttrs = overlap ? 1 : 0;
-        return cudaLaunchKernelEx(&config, kernel, plan, static_cast<char const*>(workspace), offset, bias, mask, y);
+        config.numAttrs = device.major >= 9 ? 1 : 0;  // the second kernel begins while the first runs
+        return cudaLaunchKernelEx(&config, kernel, plan, first, static_cast<char const*>(workspace), offset, bias, mask, y);
     }
 
     cudaError_t simt() const {
         cudaError_t const error = prepare<false>();
-        return error ? error : launch(simt_kernel<T>, kSimtPositions, kSimtThreads, (int)sizeof(SimtShared<T>));
+        return error ? error : launch(simt_kernel<T>, 0, plan.positions, kSimtPositions, kSimtThreads, (int)sizeof(SimtShared<T>));
     }
 
-    template <bool kPacked> cudaError_t tensor(int shape) const {
-        cudaError_t const error = prepare<true>();
-        if (error) return error;
+    template <bool kPacked> cudaError_t tiles(int shape, int first, int count) const {
         switch (shape) {
-#define LAUNCH(I, N, WM, WK, STAGES) \
+#define LAUNCH(I, N, WM, WK, STAGES, TURN) \
     case I: \
-        return launch(tensor_kernel<T, kPacked, N, WM, WK, STAGES>, Tile<N, WM, WK, STAGES>::kPositions, \
-            Tile<N, WM, WK, STAGES>::kThreads, Tile<N, WM, WK, STAGES>::kShared);
+        return launch(tensor_kernel<T, kPacked, N, WM, WK, STAGES>, first, count, Tile<N, WM, WK, STAGES>::kPositions, \
+            Tile<N, WM, WK, STAGES>::kThreads, Tile<N, WM, WK, STAGES>::kShared, plan.filter_tile / N);
             TILES(LAUNCH)
 #undef LAUNCH
         }
         return cudaErrorNotSupported;
+    }
+
+    template <bool kPacked> cudaError_t tensor(int shape) const {
+        cudaError_t error = prepare<true>();
+        Schedule const plan_of_work = schedule(plan, shape, device);
+        if (!error) error = tiles<kPacked>(shape, 0, plan_of_work.positions);
+        if (!error && plan_of_work.rest_shape >= 0)
+            error = tiles<kPacked>(plan_of_work.rest_shape, plan_of_work.positions, plan.positions - plan_of_work.positions);
+        return error;
     }
 
     cudaError_t run(int tactic) const {
@@ -1114,6 +1153,17 @@ size_t workspace_size(DeformConv const& p, Type type, Math math, int tactic) {
     return plan.bytes;
 }
 
+size_t largest_workspace_size(DeformConv const& p, Type type, Math math) {
+    (void)math;
+    if (refusal(p) || (int64_t)p.n * p.oh * p.ow == 0) return 0;
+    size_t most = 0;
+    for (int filter_tile : {64, 128, 256}) {
+        Plan const plan = make_plan(p, element_of(type), filter_tile);
+        if (!thin(plan) && plan.bytes > most) most = plan.bytes;
+    }
+    return most;
+}
+
 cudaError_t deform_conv(DeformConv const& p, Type type, Math math, int tactic, void const* x, void const* weight,
     void const* offset, void const* bias, void const* mask, void* y, void* workspace, cudaStream_t stream) {
     if (refusal(p)) return cudaErrorInvalidValue;
@@ -1127,7 +1177,7 @@ cudaError_t deform_conv(DeformConv const& p, Type type, Math math, int tactic, v
     auto call = [&](auto const* typed) {
         using T = std::remove_cv_t<std::remove_pointer_t<decltype(typed)>>;
         return Call<T>{plan, static_cast<T const*>(x), static_cast<T const*>(weight), static_cast<T const*>(offset),
-            static_cast<T const*>(bias), static_cast<T const*>(mask), static_cast<T*>(y), static_cast<char*>(workspace), stream, device.major >= 9}
+            static_cast<T const*>(bias), static_cast<T const*>(mask), static_cast<T*>(y), static_cast<char*>(workspace), stream, device}
             .run(tactic);
     };
     switch (type) {
@@ -1140,7 +1190,7 @@ cudaError_t deform_conv(DeformConv const& p, Type type, Math math, int tactic, v
 
 }  // namespace onnx_rewrite
 
-// For callers without C++: the sizes are the sixteen numbers of DeformConv in order.
+// For callers without C++: the sizes are the seventeen numbers of DeformConv in order.
 extern "C" {
 size_t onnx_rewrite_deform_conv_workspace(int const* sizes, int type, int math, int tactic) {
     return onnx_rewrite::workspace_size(*reinterpret_cast<onnx_rewrite::DeformConv const*>(sizes),

@@ -32,6 +32,9 @@ const char* refusal(DeformConv const& p);
 // Bytes of scratch memory that `deform_conv` needs, 256-byte aligned; a tactic that cannot run gives 0.
 size_t workspace_size(DeformConv const& p, Type type, Math math, int tactic);
 
+// The most that `workspace_size` can give with `kAuto` for these sizes or smaller n, h, w, oh, ow.
+size_t largest_workspace_size(DeformConv const& p, Type type, Math math);
+
 // Queues the computation on a stream: no allocation, no synchronisation, no state between calls.
 // Tactics from `kTensor` on are tile shapes: kTensor + i is the i-th row of the table in kernel.cu.
 cudaError_t deform_conv(DeformConv const& p, Type type, Math math, int tactic, void const* x, void const* weight,
