@@ -11,6 +11,7 @@ NAMES = {
     "tensorrt": "engines before and after passes, on a GPU",
     "kit": "examples a second of the testing kit",
     "deform-kernel": "the deformable convolution's kernel on a GPU: right, and how fast",
+    "deform-engine": "the plugins inside TensorRT: right, and how fast",
     "fuzz": "random graphs around the patterns, every rewrite compared",
 }
 

@@ -74,7 +74,9 @@ class Kernel:
             return None
         workspace = torch.full((bytes_ + 256,), 255, dtype=torch.uint8, device="cuda")
         y = torch.full((n, m, *offset.shape[2:]), float("nan"), dtype=x.dtype, device="cuda")
-        pointers = [ctypes.c_void_p(None if t is None else t.data_ptr()) for t in (x, weight, offset, bias, mask, y, workspace)]
+        pointers = [
+            ctypes.c_void_p(None if t is None else t.data_ptr()) for t in (x, weight, offset, bias, mask, y, workspace)
+        ]
 
         def run() -> None:
             stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -181,7 +183,9 @@ def drawn(rng: Any, dtype: Any) -> dict[str, Any]:
         "weight": normal(m, c // groups, kh, kw, scale=(c // groups * kh * kw) ** -0.5),
         "offset": offset,
         "bias": normal(m) if rng.random() < 0.6 else None,
-        "mask": torch.rand(n, offset_groups * kh * kw, oh, ow, device="cuda", generator=generator).to(dtype) if rng.random() < 0.6 else None,
+        "mask": torch.rand(n, offset_groups * kh * kw, oh, ow, device="cuda", generator=generator).to(dtype)
+        if rng.random() < 0.6
+        else None,
         "strides": strides,
         "pads": pads,
         "dilations": dilations,
@@ -198,12 +202,21 @@ def bound(problem: dict[str, Any], way: str, tactic: int, wanted: Any) -> Any:
     corners' weights once; TF32 rounds weights and samples. In fp32 sums of K products grow by about sqrt(K) units; a
     point's coordinates are exact to one unit of the image's size in all of them.
     """
-    absolute = {name: None if value is None else value.double().abs().nan_to_num(1.0) for name, value in problem.items() if name in ("x", "weight", "bias", "mask")}
+    absolute = {
+        name: None if value is None else value.double().abs().nan_to_num(1.0)
+        for name, value in problem.items()
+        if name in ("x", "weight", "bias", "mask")
+    }
     size = reference({**problem, **absolute})
     weight = problem["weight"]
     products = weight[0].numel()
     unit32 = 2.0**-24
-    rounding = {"fp16": 2.0 if tactic in (DIRECT, SIMT) or tactic & WIDE else 7.0, "bf16": 2.0, "tf32": 3.0, "fp32": 0.0}[way] * UNIT[way]
+    rounding = {
+        "fp16": 2.0 if tactic in (DIRECT, SIMT) or tactic & WIDE else 7.0,
+        "bf16": 2.0,
+        "tf32": 3.0,
+        "fp32": 0.0,
+    }[way] * UNIT[way]
     # A coordinate that is off by d moves a sample by d times the largest difference of neighbours.
     coordinate = 4.0 * (max(problem["x"].shape[2:]) + 8) * unit32
     largest = float(absolute["x"].max()) if absolute["x"].numel() else 0.0
@@ -219,7 +232,15 @@ def correctness(kernel: Kernel, count: int, tactics: list[int], with_onnxruntime
     rows: list[dict[str, Any]] = []
     for way, (dtype, _, _) in WAYS.items():
         rng = np.random.default_rng(11)
-        row: dict[str, Any] = {"way": way, "problems": 0, "runs": 0, "failed": 0, "empty": 0, "with_nan": 0, "worst_of_bound": 0.0}
+        row: dict[str, Any] = {
+            "way": way,
+            "problems": 0,
+            "runs": 0,
+            "failed": 0,
+            "empty": 0,
+            "with_nan": 0,
+            "worst_of_bound": 0.0,
+        }
         failures: list[str] = []
         for _ in range(count):
             problem = drawn(rng, getattr(torch, dtype))
@@ -247,7 +268,9 @@ def correctness(kernel: Kernel, count: int, tactics: list[int], with_onnxruntime
                 if not same_nan or not share <= 1.0:
                     row["failed"] += 1
                     shape = f"x{tuple(problem['x'].shape)} w{tuple(problem['weight'].shape)} g{problem['groups']} og{problem['offset_groups']}"
-                    failures.append(f"{way} tactic {tactic} {shape}: {share:.3g} of the bound, nan {'same' if same_nan else 'DIFFER'}")
+                    failures.append(
+                        f"{way} tactic {tactic} {shape}: {share:.3g} of the bound, nan {'same' if same_nan else 'DIFFER'}"
+                    )
         if with_onnxruntime:
             row["onnxruntime"] = beside_onnxruntime(kernel, way, dtype, count)
         row["failures"] = failures[:8]
@@ -269,13 +292,30 @@ def beside_onnxruntime(kernel: Kernel, way: str, dtype: str, count: int) -> dict
         problem = drawn(rng, getattr(torch, dtype))
         if not problem["offset"].numel():
             continue
-        feeds = {name: problem[name].float().cpu().numpy() for name in ("x", "weight", "offset", "bias", "mask") if problem[name] is not None}
-        order = ["x", "weight", "offset", "bias" if problem["bias"] is not None else "", "mask" if problem["mask"] is not None else ""]
+        feeds = {
+            name: problem[name].float().cpu().numpy()
+            for name in ("x", "weight", "offset", "bias", "mask")
+            if problem[name] is not None
+        }
+        order = [
+            "x",
+            "weight",
+            "offset",
+            "bias" if problem["bias"] is not None else "",
+            "mask" if problem["mask"] is not None else "",
+        ]
         while not order[-1]:
             order.pop()
         node = onnx.helper.make_node(
-            "DeformConv", order, ["y"], strides=problem["strides"], pads=problem["pads"], dilations=problem["dilations"],
-            group=problem["groups"], offset_group=problem["offset_groups"], kernel_shape=problem["weight"].shape[2:],
+            "DeformConv",
+            order,
+            ["y"],
+            strides=problem["strides"],
+            pads=problem["pads"],
+            dilations=problem["dilations"],
+            group=problem["groups"],
+            offset_group=problem["offset_groups"],
+            kernel_shape=problem["weight"].shape[2:],
         )
         inputs = [onnx.helper.make_tensor_value_info(name, 1, list(value.shape)) for name, value in feeds.items()]
         graph = onnx.helper.make_graph([node], "g", inputs, [onnx.helper.make_tensor_value_info("y", 1, None)])
@@ -288,7 +328,9 @@ def beside_onnxruntime(kernel: Kernel, way: str, dtype: str, count: int) -> dict
         run, y = kernel.prepare(problem, way, -1)
         run()
         limit = bound(problem, way, 2, wanted)
-        limit = limit + (8 + 4 * problem["weight"][0].numel() ** 0.5) * 2.0**-24 * (limit / UNIT[way])  # onnxruntime's own rounding
+        limit = limit + (8 + 4 * problem["weight"][0].numel() ** 0.5) * 2.0**-24 * (
+            limit / UNIT[way]
+        )  # onnxruntime's own rounding
         share = float(((y.double() - wanted).abs() / limit).nan_to_num(0.0).max())
         same = bool((y.isnan() == wanted.isnan()).all())
         failed += not same or not share <= 1.0
@@ -393,7 +435,10 @@ def speed(kernel: Kernel, ways: list[str], shapes: list[str], every: bool, budge
             row["chosen_ms"] = row["tactics"].pop("auto")
             rows.append(row)
             tried = " ".join(f"{k}={v:.3f}" for k, v in row["tactics"].items())
-            print(f"{name:36} {way} torchvision {row['torchvision_ms'] or 0:.3f} ours {row['chosen_ms']:.3f} | {tried} err {row.get('error', 0):.2g}", flush=True)
+            print(
+                f"{name:36} {way} torchvision {row['torchvision_ms'] or 0:.3f} ours {row['chosen_ms']:.3f} | {tried} err {row.get('error', 0):.2g}",
+                flush=True,
+            )
     return rows
 
 
@@ -433,7 +478,9 @@ def main(arguments: list[str]) -> int:
         "method": "median of CUDA event times of a replayed graph (torchvision: of its calls); L2 not flushed; 3x3, pad 1, mask, offsets and x normal(0, 1)",
     }
     if args.problems:
-        result["correctness"] = correctness(kernel, args.problems, [TENSOR + i for i in range(len(TILES))] + [TENSOR + WIDE], args.onnxruntime)
+        result["correctness"] = correctness(
+            kernel, args.problems, [TENSOR + i for i in range(len(TILES))] + [TENSOR + WIDE], args.onnxruntime
+        )
         print(f"correctness: {time.perf_counter() - began:.1f} s", flush=True)
     wanted = [name for name in SHAPES if not args.shapes or any(part in name for part in args.shapes.split(","))]
     result["speed"] = speed(kernel, args.ways.split(","), wanted, args.every, args.budget)
@@ -464,7 +511,12 @@ def profiled(kernel: Kernel) -> list[dict[str, Any]]:
                 if "kernel" not in event.key:
                     continue
                 short = "prepare" if "prepare" in event.key else "main"
-                row = {"shape": name, "way": way, "kernel": short, "us": round(event.self_device_time_total / max(event.count, 1), 2)}
+                row = {
+                    "shape": name,
+                    "way": way,
+                    "kernel": short,
+                    "us": round(event.self_device_time_total / max(event.count, 1), 2),
+                }
                 found.append(row)
                 print(row, flush=True)
     return found

@@ -21,7 +21,12 @@ ARCHITECTURES = ("75", "80", "86", "89", "90a", "100", "120")
 """What a library is built for on a machine without a GPU: the compute capabilities of Turing to Blackwell."""
 
 _HEADER = "NvInferRuntime.h"
-_PLACES = ("/usr/include", "/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu", "/usr/local/tensorrt/include")
+_PLACES = (
+    "/usr/include",
+    "/usr/include/x86_64-linux-gnu",
+    "/usr/include/aarch64-linux-gnu",
+    "/usr/local/tensorrt/include",
+)
 
 
 @dataclass(frozen=True)
@@ -151,7 +156,11 @@ def compiler() -> str:
         UsageError: There is none.
     """
     homes = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
-    for candidate in (shutil.which("nvcc"), *(f"{home}/bin/nvcc" for home in homes if home), "/usr/local/cuda/bin/nvcc"):
+    for candidate in (
+        shutil.which("nvcc"),
+        *(f"{home}/bin/nvcc" for home in homes if home),
+        "/usr/local/cuda/bin/nvcc",
+    ):
         if candidate and Path(candidate).is_file():
             return candidate
     raise UsageError("nvcc was not found", hint="install the CUDA toolkit, or set CUDA_HOME")

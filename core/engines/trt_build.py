@@ -167,7 +167,11 @@ def load_plugins(trt: Any, logger: Any, libraries: tuple[str, ...]) -> None:
 
 
 def parsable(
-    model: Model, *, functions: bool, decomposable: bool = False, is_plugin: Callable[[onnx.NodeProto], bool] | None = None
+    model: Model,
+    *,
+    functions: bool,
+    decomposable: bool = False,
+    is_plugin: Callable[[onnx.NodeProto], bool] | None = None,
 ) -> onnx.ModelProto:
     """The model as a parser can read it.
 

@@ -55,7 +55,11 @@ def _list(chosen: list[Any], *, as_json: bool) -> None:
             "op": f"{plugin.domain}::{plugin.op}",
             "summary": plugin.summary,
             "sources": str(plugin.folder),
-            "built": {f"TensorRT {major}": str(path) for major in range(8, 12) if (path := shelf.library(plugin, major)).is_file()},
+            "built": {
+                f"TensorRT {major}": str(path)
+                for major in range(8, 12)
+                if (path := shelf.library(plugin, major)).is_file()
+            },
         }
         for plugin in chosen
     ]
@@ -66,5 +70,7 @@ def _list(chosen: list[Any], *, as_json: bool) -> None:
     table = terminal.table("plugin", "operator", "built for", "what it does", fold="what it does")
     for row in rows:
         built: Any = row["built"]
-        table.add_row(Text(str(row["plugin"])), Text(str(row["op"])), Text(", ".join(built) or "-"), Text(str(row["summary"])))
+        table.add_row(
+            Text(str(row["plugin"])), Text(str(row["op"])), Text(", ".join(built) or "-"), Text(str(row["summary"]))
+        )
     console.print(table)
