@@ -37,8 +37,15 @@ SHAPES = {
     "InternImage-like 8x64x56x56 g4": (8, 64, 56, 56, 64, 4, 4),
     "InternImage-like 8x64x56x56 depthwise": (8, 64, 56, 56, 64, 64, 4),
 }
-WAYS = {"fp16": ("float16", 1, 0), "bf16": ("bfloat16", 2, 0), "tf32": ("float32", 0, 1), "fp32": ("float32", 0, 0)}
-UNIT = {"fp16": 2.0**-11, "bf16": 2.0**-8, "tf32": 2.0**-11, "fp32": 2.0**-24}
+# torch's type, and the numbers of Type and Math in kernel.h.
+WAYS = {
+    "fp16": ("float16", 1, 0),
+    "bf16": ("bfloat16", 2, 0),
+    "tf32": ("float32", 0, 1),
+    "fp32": ("float32", 0, 0),
+    "fp32x3": ("float32", 0, 2),
+}
+UNIT = {"fp16": 2.0**-11, "bf16": 2.0**-8, "tf32": 2.0**-11, "fp32": 2.0**-24, "fp32x3": 2.0**-22}
 
 
 def compiled(library: str | None) -> Path:
@@ -99,9 +106,9 @@ def torchvision(problem: dict[str, Any]) -> Any:
 def reference(problem: dict[str, Any]) -> Any:
     """The result in float64, by torchvision, with any pads.
 
-    Pads become part of the image, and the image is framed by one zero pixel more, so that all points move by one. A point
-    that misses the image (at -1 or before, at the size or behind) is moved far away: otherwise NaN in the first row would
-    come in with weight zero, which neither onnxruntime nor torchvision without a frame does.
+    Pads become part of the image, and the image is framed by one zero pixel more, so that all points move by one. A
+    point that misses the image (at -1 or before, at the size or behind) is moved far away: otherwise NaN in the first
+    row would come in with weight zero, which neither onnxruntime nor torchvision without a frame does.
     """
     import torch
     import torch.nn.functional as F
@@ -216,12 +223,14 @@ def bound(problem: dict[str, Any], way: str, tactic: int, wanted: Any) -> Any:
         "bf16": 2.0,
         "tf32": 3.0,
         "fp32": 0.0,
+        "fp32x3": 4.0,
     }[way] * UNIT[way]
     # A coordinate that is off by d moves a sample by d times the largest difference of neighbours.
     coordinate = 4.0 * (max(problem["x"].shape[2:]) + 8) * unit32
     largest = float(absolute["x"].max()) if absolute["x"].numel() else 0.0
     mass = weight.double().abs().flatten(1).sum(1)[None, :, None, None] * largest
-    sums = (8.0 + 4.0 * products**0.5) * unit32
+    # The tensor cores cut sums off instead of rounding them: their error grows with K.
+    sums = (8.0 + (products if way == "fp32x3" else 4.0 * products**0.5)) * unit32
     return (rounding + sums) * (size + wanted.abs()) + coordinate * mass + 1e-7
 
 
@@ -267,10 +276,10 @@ def correctness(kernel: Kernel, count: int, tactics: list[int], with_onnxruntime
                 row["worst_of_bound"] = max(row["worst_of_bound"], share)
                 if not same_nan or not share <= 1.0:
                     row["failed"] += 1
-                    shape = f"x{tuple(problem['x'].shape)} w{tuple(problem['weight'].shape)} g{problem['groups']} og{problem['offset_groups']}"
-                    failures.append(
-                        f"{way} tactic {tactic} {shape}: {share:.3g} of the bound, nan {'same' if same_nan else 'DIFFER'}"
-                    )
+                    shape = f"x{tuple(problem['x'].shape)} w{tuple(problem['weight'].shape)}"
+                    groups = f"g{problem['groups']} og{problem['offset_groups']}"
+                    told = f"{share:.3g} of the bound, nan {'same' if same_nan else 'DIFFER'}"
+                    failures.append(f"{way} tactic {tactic} {shape} {groups}: {told}")
         if with_onnxruntime:
             row["onnxruntime"] = beside_onnxruntime(kernel, way, dtype, count)
         row["failures"] = failures[:8]
@@ -340,7 +349,7 @@ def beside_onnxruntime(kernel: Kernel, way: str, dtype: str, count: int) -> dict
 
 
 def median_ms(run: Any, seconds: float = 0.02) -> float:
-    """Median of device times between events; at least 9, about `seconds` in all. The L2 cache is as the last run left it."""
+    """Median of device times between events: at least 9, about `seconds` in all. L2 is as the last run left it."""
     import torch
 
     for _ in range(3):
@@ -419,7 +428,7 @@ def speed(kernel: Kernel, ways: list[str], shapes: list[str], every: bool, budge
             candidates = [-1, DIRECT] if flops < 1e9 else [-1]
             if way == "fp32":
                 candidates.append(SIMT)
-            if way in ("fp16", "tf32") and every:
+            if way not in ("fp32", "bf16") and every:
                 candidates += [TENSOR + i for i in range(len(TILES))]
             if way == "fp16" and every:
                 candidates += [TENSOR + WIDE + i for i in (0, 3)]
@@ -435,10 +444,8 @@ def speed(kernel: Kernel, ways: list[str], shapes: list[str], every: bool, budge
             row["chosen_ms"] = row["tactics"].pop("auto")
             rows.append(row)
             tried = " ".join(f"{k}={v:.3f}" for k, v in row["tactics"].items())
-            print(
-                f"{name:36} {way} torchvision {row['torchvision_ms'] or 0:.3f} ours {row['chosen_ms']:.3f} | {tried} err {row.get('error', 0):.2g}",
-                flush=True,
-            )
+            both = f"torchvision {row['torchvision_ms'] or 0:.3f} ours {row['chosen_ms']:.3f}"
+            print(f"{name:36} {way} {both} | {tried} err {row.get('error', 0):.2g}", flush=True)
     return rows
 
 
@@ -453,7 +460,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--library", help="compiled kernel.cu; else nvcc compiles it")
     parser.add_argument("--out", default=str(HERE / "results" / "deform_kernel.json"))
     parser.add_argument("--problems", type=int, default=200, help="random problems per dtype")
-    parser.add_argument("--ways", default="fp16,tf32,bf16,fp32")
+    parser.add_argument("--ways", default="fp16,tf32,bf16,fp32,fp32x3")
     parser.add_argument("--shapes", help="parts of names, separated by commas")
     parser.add_argument("--every", action="store_true", help="times every tile shape")
     parser.add_argument("--onnxruntime", action="store_true", help="compares with onnxruntime's DeformConv too")
@@ -475,7 +482,8 @@ def main(arguments: list[str]) -> int:
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "torchvision": vision.__version__,
-        "method": "median of CUDA event times of a replayed graph (torchvision: of its calls); L2 not flushed; 3x3, pad 1, mask, offsets and x normal(0, 1)",
+        "method": "median of CUDA event times of a replayed graph (torchvision: of its calls); L2 not flushed; "
+        "3x3, pad 1, mask, offsets and x normal(0, 1)",
     }
     if args.problems:
         result["correctness"] = correctness(
