@@ -26,6 +26,7 @@ Commands:
   bench MODEL            builds and runs engines of a model, or of two in turn
   test PASS              draws graphs and looks for one on which a pass is wrong
   minimise MODEL         the smallest model that still shows a failure
+  plugins [build]        lists the plugins for TensorRT, or builds them
   demo                   a guided run on a model that ships with this program
 
   A model that bears the name of a command is given with its folder: ./passes
@@ -410,13 +411,14 @@ Lists the plugins for TensorRT that ship with this program, or builds them.
 Usage: rewrite plugins [list] [NAME ...] [--json]
        rewrite plugins build [NAME ...] [options]
 
-  --tensorrt-include DIR the folder with NvInferRuntime.h of the TensorRT that the
-                         plugin is for (default: TENSORRT_INCLUDE_DIR, or where
-                         packages install it)
+  --tensorrt-include DIR
+                         the folder with NvInferRuntime.h of the TensorRT that
+                         the plugin is for (default: TENSORRT_INCLUDE_DIR, or
+                         where packages install it)
   --arch ARCH            a GPU to build for, such as sm_80 or sm_90a; repeatable
-                         (default: this machine's; without one, sm_75 to sm_120)
+                         (default: this machine's; else sm_75 to sm_120)
   -o, --output DIR       the folder for the library; without it the library goes
-                         where `rewrite bench` and `--bench` find it by themselves
+                         where `rewrite bench` and `--bench` find it
   --json                 prints JSON
   -h, --help             this text
 

@@ -16,6 +16,10 @@
 
 #include <type_traits>
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#pragma nv_diag_suppress 177  // what only the kernel for tensor cores uses
+#endif
+
 namespace onnx_rewrite {
 namespace {
 
@@ -200,7 +204,7 @@ __device__ __forceinline__ int fragment_word(int d) {
 // vectors of 16 bytes, where all rows of x are so aligned; else those of the framed image, one by one.
 template <typename T> struct ImageTile {
     static constexpr int kVector = 16 / (int)sizeof(T), kChunk = kRowBytes / (int)sizeof(T);
-    static constexpr int kPitch = sizeof(T) == 2 ? 68 : 68;  // elements; lanes that read two vectors apart use other banks
+    static constexpr int kPitch = 68;  // elements; lanes that read two vectors apart use other banks
     T values[kChunk][kPitch];
 };
 
