@@ -160,7 +160,7 @@ def layer(shape: tuple[int, int, int, int, int], tf32: int, builtin: bool = Fals
     weight, bias = net.weight("w", m, c, 3, 3), net.weight("b", m, scale=0.05)
     if builtin:
         each = {"stride": [1, 1], "padding": [1, 1], "dilation": [1, 1], "group": 1, "deformable_group": 1}
-        net.add("ModulatedDeformConv2d", ["x", offset, mask, weight, bias], "y", domain="onnx_rewrite", **each)
+        net.add("ModulatedDeformConv2d", ["x", offset, mask, weight, bias], "y", **each)
     else:
         inputs = ["x", weight, offset, bias, mask]
         net.nodes.append(plugin_node(inputs, "y", (3, 3), tf32, strides=[1, 1], pads=[1] * 4, dilations=[1, 1]))
