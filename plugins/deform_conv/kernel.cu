@@ -1023,11 +1023,14 @@ bool fits(int shape, int copies, Device const& device) {
     return shared_of(shape, copies) <= device.shared && (copies == 1 || splits(kShapes[shape].filters, kShapes[shape].positions));
 }
 
+// Whether positions, pixels and thread blocks can be numbered in 32 bits, which the plan's own fields then are.
 bool small_enough(Plan const& plan, int element) {
+    DeformConv const& p = plan.p;
     int64_t const limit = (int64_t)1 << 31;
-    return (int64_t)plan.p.n * plan.image_pixels < limit && (int64_t)plan.pitch * plan.channels * element < limit
-        && (int64_t)plan.p.n * plan.p.oh * plan.p.ow < limit - 1024
-        && (int64_t)plan.p.n * plan.image_pixels / 64 * (plan.channels * element / kRowBytes) < limit - 1;
+    int64_t const image = ((int64_t)p.h + 3) * ((int64_t)p.w + 1) + 1, plane = (int64_t)p.oh * p.ow;
+    return image < limit && plane < limit && p.n * image < limit && p.n * plane < limit - 1024
+        && ((int64_t)p.w + 1) * plan.channels * element < limit
+        && (p.n * image / 64 + p.n) * (plan.channels * element / kRowBytes) < limit / 2;
 }
 
 // Channels are padded to whole stages and filters to whole tiles: below a quarter of real work no tile pays.
