@@ -112,14 +112,6 @@ def engines(folder: Path, libraries: list[str], out: Path, budget: float, source
     checks.check("relu_sigmoid fp32", one(lambda _: models.relu_sigmoid(), "relu_sigmoid", "fp32"))
     checks.check("relu_sigmoid fp16", one(lambda _: models.relu_sigmoid(), "relu_sigmoid", "fp16"))
 
-    def dynamic() -> dict[str, Any]:
-        shapes = {"x": Profile((1, 3, 224, 224), (2, 3, 224, 224), (4, 3, 224, 224))}
-        engine = built(models.resnet50(1, "N"), shapes, precision="fp16")
-        return {f"batch_{batch}": distance(engine, f"resnet50_{batch}", "fp16") for batch in (1, 3)}
-
-    checks.check("resnet50 fp16, dynamic batch", dynamic)
-    checks.check("resnet50 fp32", one(lambda tf32: models.resnet50(tf32), "resnet50_1", "fp32"))
-
     def kept_and_found_again() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as empty:
             os.environ["ONNX_REWRITE_CACHE"] = empty
@@ -130,6 +122,20 @@ def engines(folder: Path, libraries: list[str], out: Path, budget: float, source
         return distance(second, "deform_net", "fp16")
 
     checks.check("deform_net fp16, deserialized", kept_and_found_again)
+
+    def found_by_itself() -> dict[str, Any]:
+        from onnx_rewrite.engines import plugins
+
+        with tempfile.TemporaryDirectory() as shelf:
+            os.environ["ONNX_REWRITE_PLUGINS"] = shelf
+            for library in libraries:
+                (plugin,) = (one for one in plugins.plugins() if one.name in library)
+                os.symlink(os.path.abspath(library), plugins.library(plugin, 8))
+            engine = built(models.deform_net(1), precision="fp16", plugins=())
+            return {"libraries": len(os.listdir(shelf)), **distance(engine, "deform_net", "fp16")}
+
+    if libraries:  # else all checks find them so
+        checks.check("deform_net fp16, library found", found_by_itself)
 
     def streams() -> dict[str, Any]:
         engine = built(models.deform_net(1), precision="fp16", streams=3)
@@ -173,6 +179,16 @@ def engines(folder: Path, libraries: list[str], out: Path, budget: float, source
     for name, shape in FULL_SIZE.items():
         for kind in ("fp16", "tf32"):
             checks.check(f"time {name} {kind}", lambda shape=shape, kind=kind: timed(shape, kind))
+
+    def dynamic() -> dict[str, Any]:
+        shapes = {"x": Profile((1, 3, 224, 224), (2, 3, 224, 224), (4, 3, 224, 224))}
+        engine = built(models.resnet50(1, "N"), shapes, precision="fp16")
+        return {f"batch_{batch}": distance(engine, f"resnet50_{batch}", "fp16") for batch in (1, 3)}
+
+    checks.check("resnet50 fp16, dynamic batch", dynamic)
+    checks.check("resnet50 fp32", one(lambda tf32: models.resnet50(tf32), "resnet50_1", "fp32"))
+
+    for name, shape in FULL_SIZE.items():
         checks.check(f"time {name} built-in fp32", lambda shape=shape: timed(shape, "fp32", True), needed=False)
     out.write_text(json.dumps(checks.rows, indent=1) + "\n", encoding="utf-8")
     print()
