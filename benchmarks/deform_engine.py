@@ -84,6 +84,10 @@ def engines(folder: Path, libraries: list[str], out: Path, budget: float, source
     from onnx_rewrite.engines.protocol import EngineError, Model, Profile
     from onnx_rewrite.engines.tensorrt import TensorRT
 
+    lack = TensorRT().unavailable()
+    if lack is not None:
+        print(f"deform-engine: {lack.reason}", file=sys.stderr)
+        return 2
     common: dict[str, Any] = {"plugins": tuple(libraries), "level": 1, "cache": False}
     if sources:
         common["tactic_sources"] = tuple(sources.split(","))
@@ -129,7 +133,7 @@ def engines(folder: Path, libraries: list[str], out: Path, budget: float, source
         with tempfile.TemporaryDirectory() as shelf:
             os.environ["ONNX_REWRITE_PLUGINS"] = shelf
             for library in libraries:
-                (plugin,) = (one for one in plugins.plugins() if one.name in library)
+                (plugin,) = (one for one in plugins.plugins() if one.name in Path(library).name)
                 os.symlink(os.path.abspath(library), plugins.library(plugin, 8))
             engine = built(models.deform_net(1), precision="fp16", plugins=())
             return {"libraries": len(os.listdir(shelf)), **distance(engine, "deform_net", "fp16")}
