@@ -43,9 +43,8 @@ WAYS = {
     "bf16": ("bfloat16", 2, 0),
     "tf32": ("float32", 0, 1),
     "fp32": ("float32", 0, 0),
-    "fp32x3": ("float32", 0, 2),
 }
-UNIT = {"fp16": 2.0**-11, "bf16": 2.0**-8, "tf32": 2.0**-11, "fp32": 2.0**-24, "fp32x3": 2.0**-22}
+UNIT = {"fp16": 2.0**-11, "bf16": 2.0**-8, "tf32": 2.0**-11, "fp32": 2.0**-24}
 
 
 def compiled(library: str | None) -> Path:
@@ -223,14 +222,12 @@ def bound(problem: dict[str, Any], way: str, tactic: int, wanted: Any) -> Any:
         "bf16": 2.0,
         "tf32": 3.0,
         "fp32": 0.0,
-        "fp32x3": 4.0,
     }[way] * UNIT[way]
     # A coordinate that is off by d moves a sample by d times the largest difference of neighbours.
     coordinate = 4.0 * (max(problem["x"].shape[2:]) + 8) * unit32
     largest = float(absolute["x"].max()) if absolute["x"].numel() else 0.0
     mass = weight.double().abs().flatten(1).sum(1)[None, :, None, None] * largest
-    # The tensor cores cut sums off instead of rounding them: their error grows with K.
-    sums = (8.0 + (products if way == "fp32x3" else 4.0 * products**0.5)) * unit32
+    sums = (8.0 + 4.0 * products**0.5) * unit32
     return (rounding + sums) * (size + wanted.abs()) + coordinate * mass + 1e-7
 
 
@@ -469,7 +466,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--library", help="compiled kernel.cu; else nvcc compiles it")
     parser.add_argument("--out", default=str(HERE / "results" / "deform_kernel.json"))
     parser.add_argument("--problems", type=int, default=200, help="random problems per dtype")
-    parser.add_argument("--ways", default="fp16,tf32,bf16,fp32,fp32x3")
+    parser.add_argument("--ways", default="fp16,tf32,bf16,fp32")
     parser.add_argument("--shapes", help="parts of names, separated by commas")
     parser.add_argument("--every", action="store_true", help="times every tile shape")
     parser.add_argument("--onnxruntime", action="store_true", help="compares with onnxruntime's DeformConv too")

@@ -64,12 +64,11 @@ struct Plan {
     int channels;                                         // per pixel in the workspace, padding included
     int pitch, image_pixels;                              // of the framed image
     int filters, filter_tile, filter_tiles;               // per group
-    int copies;                                           // of the weights: 2 where TF32 takes them as a sum of two
     int stages;                                           // per group
     size_t weight_offset, bytes;                          // where the weights begin in the workspace, and its size
 };
 
-Plan make_plan(DeformConv const& p, int element, int filter_tile, int copies = 1) {
+Plan make_plan(DeformConv const& p, int element, int filter_tile) {
     Plan plan{};
     plan.p = p;
     plan.taps = p.kh * p.kw;
@@ -87,12 +86,11 @@ Plan make_plan(DeformConv const& p, int element, int filter_tile, int copies = 1
     plan.image_pixels = (p.h + 3) * plan.pitch + 1;
     plan.filters = p.m / p.groups;
     plan.filter_tile = filter_tile;
-    plan.copies = copies;
     plan.filter_tiles = ceil_div(plan.filters, filter_tile);
     plan.stages = plan.blocks_per_group * plan.chunks * plan.taps;
     size_t const image = (size_t)p.n * plan.image_pixels * plan.channels * element;
     plan.weight_offset = (image + 1023) / 1024 * 1024;
-    plan.bytes = plan.weight_offset + (size_t)p.groups * plan.filter_tiles * plan.stages * filter_tile * copies * kRowBytes;
+    plan.bytes = plan.weight_offset + (size_t)p.groups * plan.filter_tiles * plan.stages * filter_tile * kRowBytes;
     return plan;
 }
 
@@ -306,7 +304,6 @@ __global__ void __launch_bounds__(256) prepare_kernel(__grid_constant__ Plan con
     int const filter = tile_number * plan.filter_tile + row;
     int const in_group = p.c / p.groups;
     alignas(16) T values[kVector];
-    alignas(16) float low[kVector];  // what TF32 cuts off
 #pragma unroll
     for (int k = 0; k < kVector; ++k) {
         int const word = vector * 4 + k * kElement / 4;
@@ -316,20 +313,14 @@ __global__ void __launch_bounds__(256) prepare_kernel(__grid_constant__ Plan con
         int64_t const at
             = ((int64_t)(group * plan.filters + filter) * in_group + block * plan.block_channels + channel) * plan.taps + tap;
         values[k] = real ? weight[at] : from_float<T>(0.f);
-        if constexpr (kTensorOrder && kElement == 4) {
-            float const all = values[k];
-            values[k] = to_tf32(all);
-            low[k] = to_tf32(all == values[k] ? 0.f : all - values[k]);
-        }
+        if constexpr (kTensorOrder && kElement == 4) values[k] = to_tf32(values[k]);
     }
     int const tap_group = tap / kTapGroup * kTapGroup, in_tap_group = min(kTapGroup, plan.taps - tap_group);
     int const stage = (block * plan.taps + tap_group) * plan.chunks + chunk * in_tap_group + (tap - tap_group);
     int const place = kTensorOrder ? vector ^ (row & 7) : vector;
-    int64_t const rows_before = ((int64_t)(group * plan.filter_tiles + tile_number) * plan.stages + stage) * plan.filter_tile;
-    char* const to = workspace + plan.weight_offset + (rows_before * plan.copies + row) * kRowBytes + place * 16;
-    *reinterpret_cast<uint4*>(to) = *reinterpret_cast<uint4*>(values);
-    if constexpr (kTensorOrder && kElement == 4)
-        if (plan.copies == 2) *reinterpret_cast<uint4*>(to + plan.filter_tile * kRowBytes) = *reinterpret_cast<uint4*>(low);
+    char* to = workspace + plan.weight_offset
+        + (((int64_t)(group * plan.filter_tiles + tile_number) * plan.stages + stage) * plan.filter_tile + row) * kRowBytes;
+    *reinterpret_cast<uint4*>(to + place * 16) = *reinterpret_cast<uint4*>(values);
 }
 
 // A sampling point as the tiles keep it: the pixel of its upper left corner in the framed image, and what the four
@@ -731,19 +722,17 @@ __device__ __forceinline__ Column column_of(Plan const& plan, int tile_filters) 
     int const column = blockIdx.x % per_tile, tile = column / parts, part = column - tile * parts;
     int const group = tile / plan.filter_tiles;
     return {group, (tile - group * plan.filter_tiles) * plan.filter_tile + part * tile_filters,
-        (int64_t)plan.weight_offset + ((int64_t)tile * plan.stages * plan.filter_tile * plan.copies + part * tile_filters) * kRowBytes,
-        per_tile};
+        (int64_t)plan.weight_offset + ((int64_t)tile * plan.stages * plan.filter_tile + part * tile_filters) * kRowBytes, per_tile};
 }
 
 // Tiles of N filters and 64 * WM positions. WM warpgroups lie beside each other along positions; WK of them share the
 // stages of a tile and add their sums at the end. One more warp brings weights, STAGES steps ahead.
-// COPIES is 2 where weights come in two parts.
-template <int N, int WM, int WK, int STAGES, int COPIES = 1> struct Tile {
+template <int N, int WM, int WK, int STAGES> struct Tile {
     static constexpr int kPositions = 64 * WM, kConsumers = 128 * WM * WK;
     // Registers are dealt out by warpgroups: sums of 256 filters fit only if the warp with the weights gives its own away.
     static constexpr bool kDealRegisters = N == 256;
     static constexpr int kThreads = kConsumers + (kDealRegisters ? 128 : 32);
-    static constexpr int kPart = N * kRowBytes, kBytes = kPart * COPIES, kSums = kPositions + 4;
+    static constexpr int kBytes = N * kRowBytes, kSums = kPositions + 4;
     static constexpr int kRing = STAGES * WK * kBytes, kStaging = 64 * kSums * 4;
     static constexpr int kTable = ((kRing > kStaging ? kRing : kStaging) + 15) / 16 * 16;
     static constexpr int kBarriers = kTable + kTapGroup * kPositions * (int)sizeof(Entry);
@@ -752,13 +741,13 @@ template <int N, int WM, int WK, int STAGES, int COPIES = 1> struct Tile {
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 // Brings the weights of one tile, stage by stage, in the order in which they are used.
-template <int N, int WM, int WK, int STAGES, int COPIES>
+template <int N, int WM, int WK, int STAGES>
 __device__ __forceinline__ void produce(Plan const& plan, char* shared, char const* workspace, int lane) {
-    using S = Tile<N, WM, WK, STAGES, COPIES>;
+    using S = Tile<N, WM, WK, STAGES>;
     uint64_t* const full = reinterpret_cast<uint64_t*>(shared + S::kBarriers);
     uint64_t* const empty = full + STAGES;
     char const* from = workspace + column_of(plan, N).weights;
-    int64_t const part_bytes = (int64_t)plan.filter_tile * kRowBytes, stage_bytes = part_bytes * COPIES;
+    int64_t const stage_bytes = (int64_t)plan.filter_tile * kRowBytes;
     int slot = 0, turn = 0;
     wait_for_last_kernel();
     for (int block = 0; block < plan.blocks_per_group; ++block) {
@@ -769,10 +758,8 @@ __device__ __forceinline__ void produce(Plan const& plan, char* shared, char con
                 copy_begin(full + slot, WK * S::kBytes, lane);
 #pragma unroll
                 for (int k = 0; k < WK; ++k)
-#pragma unroll
-                    for (int c = 0; c < COPIES; ++c)
-                        copy_tile(shared + (slot * WK + k) * S::kBytes + c * S::kPart,
-                            from + min(i + k, segment - 1) * stage_bytes + c * part_bytes, S::kPart, full + slot, lane);
+                    copy_tile(shared + (slot * WK + k) * S::kBytes, from + min(i + k, segment - 1) * stage_bytes,
+                        S::kBytes, full + slot, lane);
                 copy_end(full + slot);
                 if (++slot == STAGES) slot = 0, ++turn;
             }
@@ -781,11 +768,11 @@ __device__ __forceinline__ void produce(Plan const& plan, char* shared, char con
     }
 }
 
-// Samples, multiplies and writes one tile. kPacked: fp16 interpolates in fp16; kSplit: fp32 in three products of TF32.
-template <typename T, bool kPacked, bool kSplit, int N, int WM, int WK, int STAGES>
+// Samples, multiplies and writes one tile.
+template <typename T, bool kPacked, int N, int WM, int WK, int STAGES>
 __device__ __forceinline__ void consume(Plan const& plan, int first_position, char* shared, char const* __restrict__ workspace,
     T const* __restrict__ offset, T const* __restrict__ bias, T const* __restrict__ mask, T* __restrict__ y) {
-    using S = Tile<N, WM, WK, STAGES, kSplit ? 2 : 1>;
+    using S = Tile<N, WM, WK, STAGES>;
     Entry* const table = reinterpret_cast<Entry*>(shared + S::kTable);
     uint64_t* const full = reinterpret_cast<uint64_t*>(shared + S::kBarriers);
     uint64_t* const empty = full + STAGES;
@@ -849,7 +836,7 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
                 odd ? v.x : u.x, odd ? v.y : u.y, odd ? v.z : u.z, odd ? v.w : u.w};
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                if constexpr (sizeof(T) == 4 && !kSplit) a[i * 2 + r] = __float_as_uint(to_tf32(__uint_as_float(words[i])));
+                if constexpr (sizeof(T) == 4) a[i * 2 + r] = __float_as_uint(to_tf32(__uint_as_float(words[i])));
                 else a[i * 2 + r] = words[i];
             }
         }
@@ -862,30 +849,10 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
     uint32_t phase = 0;
     auto step = [&](uint32_t (&now)[16], uint32_t (&next)[16]) {
         barrier_wait(full + slot, phase);
-        uint32_t const tile = shared_address(shared) + (slot * WK + part) * S::kBytes;
-        bool more;
-        if constexpr (kSplit) {
-            // now = high + low, weights likewise; low times low is below the last place of fp32.
-            uint32_t high[16], low[16];
-#pragma unroll
-            for (int i = 0; i < 16; ++i) {
-                float const all = __uint_as_float(now[i]), rounded = to_tf32(all);
-                high[i] = __float_as_uint(rounded);
-                low[i] = __float_as_uint(to_tf32(all == rounded ? 0.f : all - rounded));
-            }
-            multiply_stage<T, N>(d, low, tile, lane);
-            multiply_stage<T, N>(d, high, tile + S::kPart, lane);
-            multiply_stage<T, N>(d, high, tile, lane);
-            more = advance();
-            if (more) sample(next);
-            multiply_wait(d, high);
-            multiply_wait(d, low);
-        } else {
-            multiply_stage<T, N>(d, now, tile, lane);
-            more = advance();
-            if (more) sample(next);
-            multiply_wait(d, now);
-        }
+        multiply_stage<T, N>(d, now, shared_address(shared) + (slot * WK + part) * S::kBytes, lane);
+        bool const more = advance();
+        if (more) sample(next);
+        multiply_wait(d, now);
         __syncwarp();
         if (lane == 0) barrier_arrive(empty + slot);
         if (++slot == STAGES) slot = 0, phase ^= 1;
@@ -932,12 +899,12 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
 
 #endif
 
-template <typename T, bool kPacked, bool kSplit, int N, int WM, int WK, int STAGES>
+template <typename T, bool kPacked, int N, int WM, int WK, int STAGES>
 __global__ void __launch_bounds__(Tile<N, WM, WK, STAGES>::kThreads, 1) tensor_kernel(__grid_constant__ Plan const plan,
     int first_position, char const* __restrict__ workspace, T const* __restrict__ offset, T const* __restrict__ bias,
     T const* __restrict__ mask, T* __restrict__ y) {
 #if __CUDA_ARCH__ >= 800
-    using S = Tile<N, WM, WK, STAGES, kSplit ? 2 : 1>;
+    using S = Tile<N, WM, WK, STAGES>;
     extern __shared__ char raw[];
     char* const shared = raw + ((1024 - (shared_address(raw) & 1023)) & 1023);
     uint64_t* const full = reinterpret_cast<uint64_t*>(shared + S::kBarriers);
@@ -959,12 +926,12 @@ __global__ void __launch_bounds__(Tile<N, WM, WK, STAGES>::kThreads, 1) tensor_k
 #if ONNX_REWRITE_WGMMA
         if constexpr (S::kDealRegisters) asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
 #endif
-        consume<T, kPacked, kSplit, N, WM, WK, STAGES>(plan, first_position, shared, workspace, offset, bias, mask, y);
+        consume<T, kPacked, N, WM, WK, STAGES>(plan, first_position, shared, workspace, offset, bias, mask, y);
     } else {
 #if ONNX_REWRITE_WGMMA
         if constexpr (S::kDealRegisters) asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
 #endif
-        if (thread < S::kConsumers + 32) produce<N, WM, WK, STAGES, kSplit ? 2 : 1>(plan, shared, workspace, lane);
+        if (thread < S::kConsumers + 32) produce<N, WM, WK, STAGES>(plan, shared, workspace, lane);
     }
 #endif
 }
@@ -1004,23 +971,13 @@ cudaError_t current_device(Device* found) {
 
 int element_of(Type type) { return type == Type::kFloat ? 4 : 2; }
 
-int copies_of(Type type, Math math) { return type == Type::kFloat && math == Math::kSplit ? 2 : 1; }
-
-// Tiles with two parts of the weights exist where registers suffice.
-constexpr bool splits(int filters, int positions) { return filters <= 128 && positions == 64; }
-
-int shared_of(int shape, int copies) {
+int shared_of(int shape) {
     switch (shape) {
-#define SHARED_OF(I, N, WM, WK, STAGES, TURN, ALONE) \
-    case I: return copies == 1 ? Tile<N, WM, WK, STAGES>::kShared : Tile<N, WM, WK, STAGES, splits(N, 64 * WM) ? 2 : 1>::kShared;
+#define SHARED_OF(I, N, WM, WK, STAGES, TURN, ALONE) case I: return Tile<N, WM, WK, STAGES>::kShared;
         TILES(SHARED_OF)
 #undef SHARED_OF
     }
     return 0;
-}
-
-bool fits(int shape, int copies, Device const& device) {
-    return shared_of(shape, copies) <= device.shared && (copies == 1 || splits(kShapes[shape].filters, kShapes[shape].positions));
 }
 
 // Whether positions, pixels and thread blocks can be numbered in 32 bits, which the plan's own fields then are.
@@ -1056,7 +1013,7 @@ Schedule schedule(Plan const& plan, int shape, Device const& device) {
     float const before = (float)(waves - 1) * turns(s, blocks) + 4.f;  // one more launch
     for (int i = 0; i < kShapeCount; ++i) {
         Shape const& r = kShapes[i];
-        if (plan.filter_tile % r.filters || !fits(i, plan.copies, device)) continue;
+        if (plan.filter_tile % r.filters || shared_of(i) > device.shared) continue;
         int64_t const rest_blocks = (int64_t)ceil_div(rest, r.positions) * columns * (plan.filter_tile / r.filters);
         float const time = before + (float)((rest_blocks + device.processors - 1) / device.processors) * turns(r, rest_blocks);
         if (time < best.time) best = {(int)whole, i, time};
@@ -1068,13 +1025,13 @@ Schedule schedule(Plan const& plan, int shape, Device const& device) {
 int choose(DeformConv const& p, Type type, Math math, Device const& device) {
     Plan const plan = make_plan(p, element_of(type), 64);
     if (thin(plan) || !small_enough(plan, element_of(type))) return (int)Tactic::kDirect;
-    bool const tensor = device.major >= 8 && (type != Type::kFloat || math != Math::kExact);
+    bool const tensor = device.major >= 8 && (type != Type::kFloat || math == Math::kTF32);
     if (!tensor) return (int)Tactic::kSimt;
     int best = -1;
     float least = 0.f;
     for (int i = 0; i < kShapeCount; ++i) {
-        if (!fits(i, copies_of(type, math), device)) continue;
-        float const time = schedule(make_plan(p, element_of(type), kShapes[i].filters, copies_of(type, math)), i, device).time;
+        if (shared_of(i) > device.shared) continue;
+        float const time = schedule(make_plan(p, element_of(type), kShapes[i].filters), i, device).time;
         if (best < 0 || time < least) best = i, least = time;
     }
     return best < 0 ? (int)Tactic::kSimt : (int)Tactic::kTensor + best;
@@ -1084,15 +1041,13 @@ int choose(DeformConv const& p, Type type, Math math, Device const& device) {
 bool runs(Plan const& plan, Type type, Math math, int tactic, Device const& device) {
     if (tactic == (int)Tactic::kDirect) return true;
     if (!small_enough(plan, element_of(type))) return false;
-    if (tactic == (int)Tactic::kSimt) return (int)sizeof(SimtShared<float>) <= device.shared && plan.copies == 1;
+    if (tactic == (int)Tactic::kSimt) return (int)sizeof(SimtShared<float>) <= device.shared;
     int const base = tactic & ~kWide;
     if (tactic & kWide && type != Type::kHalf) return false;
     int const shape = base - (int)Tactic::kTensor;
-    return shape >= 0 && shape < kShapeCount && device.major >= 8 && fits(shape, plan.copies, device)
-        && (type != Type::kFloat || math != Math::kExact);
+    return shape >= 0 && shape < kShapeCount && device.major >= 8 && shared_of(shape) <= device.shared
+        && (type != Type::kFloat || math == Math::kTF32);
 }
-
-int copies_for(Type type, Math math, int tactic) { return tactic >= (int)Tactic::kTensor ? copies_of(type, math) : 1; }
 
 int filter_tile_of(int tactic) {
     int const shape = (tactic & ~kWide) - (int)Tactic::kTensor;
@@ -1153,28 +1108,24 @@ struct Call {
         return error ? error : launch(simt_kernel<T>, 0, plan.positions, kSimtPositions, kSimtThreads, (int)sizeof(SimtShared<T>));
     }
 
-    template <bool kPacked, bool kSplit> cudaError_t tiles(int shape, int first, int count) const {
+    template <bool kPacked> cudaError_t tiles(int shape, int first, int count) const {
         switch (shape) {
 #define LAUNCH(I, N, WM, WK, STAGES, TURN, ALONE) \
-    case I: { \
-        using S = Tile<N, WM, WK, STAGES, kSplit ? 2 : 1>; \
-        if constexpr (!kSplit || splits(N, 64 * WM)) \
-            return launch(tensor_kernel<T, kPacked, kSplit, N, WM, WK, STAGES>, first, count, S::kPositions, S::kThreads, \
-                S::kShared, plan.filter_tile / N); \
-        break; \
-    }
+    case I: \
+        return launch(tensor_kernel<T, kPacked, N, WM, WK, STAGES>, first, count, Tile<N, WM, WK, STAGES>::kPositions, \
+            Tile<N, WM, WK, STAGES>::kThreads, Tile<N, WM, WK, STAGES>::kShared, plan.filter_tile / N);
             TILES(LAUNCH)
 #undef LAUNCH
         }
         return cudaErrorNotSupported;
     }
 
-    template <bool kPacked, bool kSplit = false> cudaError_t tensor(int shape) const {
+    template <bool kPacked> cudaError_t tensor(int shape) const {
         cudaError_t error = prepare<true>();
         Schedule const plan_of_work = schedule(plan, shape, device);
-        if (!error) error = tiles<kPacked, kSplit>(shape, 0, plan_of_work.positions);
+        if (!error) error = tiles<kPacked>(shape, 0, plan_of_work.positions);
         if (!error && plan_of_work.rest_shape >= 0)
-            error = tiles<kPacked, kSplit>(plan_of_work.rest_shape, plan_of_work.positions, plan.positions - plan_of_work.positions);
+            error = tiles<kPacked>(plan_of_work.rest_shape, plan_of_work.positions, plan.positions - plan_of_work.positions);
         return error;
     }
 
@@ -1184,8 +1135,6 @@ struct Call {
         int const shape = (tactic & ~kWide) - (int)Tactic::kTensor;
         if constexpr (IsHalf<T>::value)
             if (!(tactic & kWide)) return tensor<true>(shape);
-        if constexpr (sizeof(T) == 4)
-            if (plan.copies == 2) return tensor<false, true>(shape);
         return tensor<false>(shape);
     }
 };
@@ -1208,16 +1157,17 @@ size_t workspace_size(DeformConv const& p, Type type, Math math, int tactic) {
     if (refusal(p) || current_device(&device)) return 0;
     if ((int64_t)p.n * p.oh * p.ow == 0) return 0;
     if (tactic == (int)Tactic::kAuto) tactic = choose(p, type, math, device);
-    Plan const plan = make_plan(p, element_of(type), filter_tile_of(tactic), copies_for(type, math, tactic));
+    Plan const plan = make_plan(p, element_of(type), filter_tile_of(tactic));
     if (tactic == (int)Tactic::kDirect || !runs(plan, type, math, tactic, device)) return 0;
     return plan.bytes;
 }
 
 size_t largest_workspace_size(DeformConv const& p, Type type, Math math) {
+    (void)math;
     if (refusal(p) || (int64_t)p.n * p.oh * p.ow == 0) return 0;
     size_t most = 0;
     for (int filter_tile : {64, 128, 256}) {
-        Plan const plan = make_plan(p, element_of(type), filter_tile, copies_of(type, math));
+        Plan const plan = make_plan(p, element_of(type), filter_tile);
         if (!thin(plan) && plan.bytes > most) most = plan.bytes;
     }
     return most;
@@ -1231,7 +1181,7 @@ cudaError_t deform_conv(DeformConv const& p, Type type, Math math, int tactic, v
     cudaError_t const error = current_device(&device);
     if (error) return error;
     if (tactic == (int)Tactic::kAuto) tactic = choose(p, type, math, device);
-    Plan const plan = make_plan(p, element_of(type), filter_tile_of(tactic), copies_for(type, math, tactic));
+    Plan const plan = make_plan(p, element_of(type), filter_tile_of(tactic));
     if (!runs(plan, type, math, tactic, device)) return cudaErrorNotSupported;
     auto call = [&](auto const* typed) {
         using T = std::remove_cv_t<std::remove_pointer_t<decltype(typed)>>;

@@ -8,9 +8,8 @@ namespace onnx_rewrite {
 
 enum class Type : int { kFloat = 0, kHalf = 1, kBFloat16 = 2 };
 
-// How products of fp32 tensors are computed: in fp32 (FFMA); rounded to TF32; or each factor as a sum of two TF32 numbers,
-// in three products, which keeps 21 bits. fp16 and bf16 accumulate in fp32 in any case.
-enum class Math : int { kExact = 0, kTF32 = 1, kSplit = 2 };
+// How products of fp32 tensors are computed; fp16 and bf16 accumulate in fp32 either way.
+enum class Math : int { kExact = 0, kTF32 = 1 };
 
 // Which kernel runs. `kAuto` chooses by shape and GPU; a tactic that cannot run a problem gives cudaErrorNotSupported.
 enum class Tactic : int { kAuto = -1, kDirect = 0, kSimt = 1, kTensor = 2 };

@@ -12,7 +12,7 @@ struct DeformConv2d {
     static constexpr char const* kNamespace = "onnx_rewrite";
     static constexpr int kFewest = 3, kMost = 5;
     // Pads are begins, then ends, height before width. tf32, for fp32 tensors: 1, factors are rounded to TF32, as they are in
-    // TensorRT's own convolutions by default; 3, three products of TF32 for each, which keep 21 bits; 0, fp32 throughout.
+    // TensorRT's own convolutions by default; 0, fp32 throughout.
     static constexpr std::array<Field, 7> kFields = {{{"kernel_shape", 2, true}, {"strides", 2, false, 1}, {"pads", 4, false, 0},
         {"dilations", 2, false, 1}, {"group", 1, false, 1}, {"offset_group", 1, false, 1}, {"tf32", 1, false, 1}}};
     enum { kKernel = 0, kStrides = 2, kPads = 4, kDilations = 8, kGroup = 10, kOffsetGroup = 11, kTf32 = 12 };
@@ -22,7 +22,7 @@ struct DeformConv2d {
             v[kStrides + 1], v[kPads], v[kPads + 1], v[kDilations], v[kDilations + 1], v[kGroup], v[kOffsetGroup]};
         for (int i = 0; i < 4; ++i)
             if (v[kPads + i] < 0) return "pads are negative";
-        if (v[kTf32] != 0 && v[kTf32] != 1 && v[kTf32] != 3) return "tf32 is 0, 1 or 3";
+        if (v[kTf32] != 0 && v[kTf32] != 1) return "tf32 is 0 or 1";
         if (v[kGroup] < 1 || v[kOffsetGroup] < 1) return "group and offset_group must be at least 1";
         char const* const reason = refusal(sizes);
         return reason ? reason : "";
@@ -96,8 +96,7 @@ struct DeformConv2d {
             char const* const value = getenv("NVIDIA_TF32_OVERRIDE");
             return value && !strcmp(value, "0");
         }();
-        if (v[kTf32] == 0 || forbidden) return Math::kExact;
-        return v[kTf32] == 1 ? Math::kTF32 : Math::kSplit;
+        return v[kTf32] && !forbidden ? Math::kTF32 : Math::kExact;
     }
 
     static size_t workspace(Values const& v, PluginTensorDesc const* in, int, PluginTensorDesc const& y) {
