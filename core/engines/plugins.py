@@ -184,7 +184,7 @@ def build(plugin: Plugin, include: Path, architectures: Sequence[str] = (), outp
         PluginError: The compiler fails; with what it said.
     """
     nvcc, major = compiler(), version_of(include)[0]
-    wanted = [one.removeprefix("sm_") for one in architectures] or here() or list(ARCHITECTURES)
+    wanted = [_full(one.removeprefix("sm_")) for one in architectures] or here() or list(ARCHITECTURES)
     for one in wanted:
         if not re.fullmatch(r"\d{2,3}[af]?", one):
             raise UsageError(f"'{one}' is no architecture", hint="such as sm_80 or sm_90a")
@@ -222,7 +222,12 @@ def here() -> list[str]:
     except (OSError, subprocess.SubprocessError):
         return []
     found = sorted({line.strip().replace(".", "") for line in done.stdout.splitlines() if line.strip()})
-    return ["90a" if one == "90" else one for one in found if one.isdecimal()]
+    return [_full(one) for one in found if one.isdecimal()]
+
+
+def _full(architecture: str) -> str:
+    """Hopper with the instructions that only it has: the kernels without them take two and a half times as long."""
+    return "90a" if architecture == "90" else architecture
 
 
 def _digest(plugin: Plugin) -> str:
