@@ -11,6 +11,8 @@ NAMES = {
     "tensorrt": "engines before and after passes, on a GPU",
     "kit": "examples a second of the testing kit",
     "deform-conv": "ways to write a deformable convolution, as engines on a GPU",
+    "deform-kernel": "the deformable convolution's kernel on a GPU: right, and how fast",
+    "deform-engine": "the plugins inside TensorRT: right, and how fast",
     "fuzz": "random graphs around the patterns, every rewrite compared",
 }
 
@@ -19,7 +21,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in NAMES:
         print("usage: python -m benchmarks NAME [OPTIONS]\n")
         for name, what in NAMES.items():
-            print(f"  {name:12} {what}")
+            print(f"  {name:14} {what}")
         return 2
     return importlib.import_module(f"benchmarks.{arguments[0].replace('-', '_')}").main(arguments[1:])
 

@@ -21,6 +21,7 @@ from onnx_rewrite.cli.commands import (
     inspect,
     minimise,
     passes,
+    plugins,
     rewrite,
     test,
 )
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "test": test.test,
     "minimise": minimise.minimise,
     "demo": demo.demo,
+    "plugins": plugins.plugins,
 }
 
 

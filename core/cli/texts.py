@@ -26,6 +26,7 @@ Commands:
   bench MODEL            builds and runs engines of a model, or of two in turn
   test PASS              draws graphs and looks for one on which a pass is wrong
   minimise MODEL         the smallest model that still shows a failure
+  plugins [build]        lists the plugins for TensorRT, or builds them
   demo                   a guided run on a model that ships with this program
 
   A model that bears the name of a command is given with its folder: ./passes
@@ -409,6 +410,33 @@ Examples:
   rewrite minimise model.onnx --check 'python fails.py {} --quiet'
 """
 
+PLUGINS = """\
+Lists the plugins for TensorRT that ship with this program, or builds them.
+
+Usage: rewrite plugins [list] [NAME ...] [--json]
+       rewrite plugins build [NAME ...] [options]
+
+  --tensorrt-include DIR
+                         the folder with NvInferRuntime.h of the TensorRT that
+                         the plugin is for (default: TENSORRT_INCLUDE_DIR, or
+                         where packages install it)
+  --arch ARCH            a GPU to build for, such as sm_80 or sm_90a; repeatable
+                         (default: this machine's; else sm_75 to sm_120)
+  -o, --output DIR       the folder for the library; without it the library goes
+                         where `rewrite bench` and `--bench` find it
+  --json                 prints JSON
+  -h, --help             this text
+
+nvcc is needed (on PATH, or in CUDA_HOME), and TensorRT's headers; no library.
+
+Exit status: 0 done; 2 bad usage, or no compiler, headers or success.
+
+Examples:
+  rewrite plugins
+  rewrite plugins build deform_conv --tensorrt-include TensorRT/include
+  trtexec --onnx=model.onnx --staticPlugins=libonnx_rewrite_deform_conv.so
+"""
+
 BY_COMMAND = {
     "": REWRITE,
     "passes": PASSES,
@@ -421,6 +449,7 @@ BY_COMMAND = {
     "demo": DEMO,
     "test": TEST,
     "minimise": MINIMISE,
+    "plugins": PLUGINS,
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache as cache_of_functions
 from typing import Any
 
-from onnx_rewrite.engines import cache, trt_build
+from onnx_rewrite.engines import cache, plugins, trt_build
 from onnx_rewrite.engines.cuda import Cuda, CudaError
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.protocol import Layer, Model, Profile, Timing, Unavailable, not_loaded
@@ -158,6 +158,8 @@ def made(
         UsageError: An option does not fit.
         EngineError: The library refuses the model, or there is not enough memory.
     """
+    own = plugins.needed(model.proto, int(str(trt.__version__).split(".")[0]))
+    options = replace(options, plugins=(*options.plugins, *own))
     cuda = Cuda()
     stack = contextlib.ExitStack()
     try:

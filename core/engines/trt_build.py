@@ -7,7 +7,7 @@ import ctypes
 import datetime
 import os
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -171,12 +171,19 @@ def load_plugins(trt: Any, logger: Any, libraries: tuple[str, ...]) -> None:
             raise UsageError(f"--plugin {library} does not load: {' '.join(str(error).split())}") from error
 
 
-def parsable(model: Model, *, functions: bool, decomposable: bool = False) -> onnx.ModelProto:
+def parsable(
+    model: Model,
+    *,
+    functions: bool,
+    decomposable: bool = False,
+    is_plugin: Callable[[onnx.NodeProto], bool] | None = None,
+) -> onnx.ModelProto:
     """The model as a parser can read it.
 
     Args:
         model: The model, which is not changed.
         functions: Whether the parser knows model-local functions; else they are inlined.
+        is_plugin: Whether a node will find a plugin; then a function of its name is not put in its place.
         decomposable: Whether Attention nodes must allow being built from simpler layers, as TensorRT-RTX asks where it
             has no kernel for one, in fp32 above all.
     """
@@ -184,6 +191,13 @@ def parsable(model: Model, *, functions: bool, decomposable: bool = False) -> on
     if proto.functions and not functions:
         from onnx import inliner
 
+        kept = {(node.domain, node.op_type) for node in proto.graph.node if is_plugin is not None and is_plugin(node)}
+        if kept:
+            proto = onnx.ModelProto()
+            proto.CopyFrom(model.proto)
+            left = [one for one in proto.functions if (one.domain, one.name) not in kept]
+            del proto.functions[:]
+            proto.functions.extend(left)
         proto = inliner.inline_local_functions(proto)
     if decomposable and any(map(_is_attention, proto.graph.node)):
         if proto is model.proto:
@@ -193,6 +207,16 @@ def parsable(model: Model, *, functions: bool, decomposable: bool = False) -> on
             if all(attribute.name != _DECOMPOSABLE for attribute in node.attribute):
                 node.attribute.append(onnx.helper.make_attribute(_DECOMPOSABLE, 1))
     return proto
+
+
+def finds_plugin(trt: Any, node: onnx.NodeProto) -> bool:
+    """Whether a node asks for a plugin, by `plugin_version` or `plugin_namespace`, and one is registered."""
+    told = {one.name: one.s.decode() for one in node.attribute if one.name in ("plugin_version", "plugin_namespace")}
+    if not told:
+        return False
+    registry = trt.get_plugin_registry()
+    get = getattr(registry, "get_creator", None) or registry.get_plugin_creator
+    return get(node.op_type, told.get("plugin_version", "1"), told.get("plugin_namespace", "")) is not None
 
 
 def _is_attention(node: onnx.NodeProto) -> bool:
@@ -250,7 +274,12 @@ def build(
     """
     how = precision(trt.BuilderFlag, stated(model.proto), options.precision, library)
     load_plugins(trt, log.logger, options.plugins)
-    proto = parsable(model, functions=knows_functions(trt), decomposable=library.startswith("TensorRT-RTX"))
+    proto = parsable(
+        model,
+        functions=knows_functions(trt),
+        decomposable=library.startswith("TensorRT-RTX"),
+        is_plugin=lambda node: finds_plugin(trt, node),
+    )
     data = proto.SerializeToString()
     builder = trt.Builder(log.logger)  # the first one of a process loads the library, which is not the model's time
     began = perf_counter()

@@ -1,0 +1,1 @@
+"""What the plugins share: the adapter to TensorRT, and its build files."""
