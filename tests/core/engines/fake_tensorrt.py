@@ -19,6 +19,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from onnx_rewrite.engines.cuda import CudaError, Handle
+
 MAGIC = b"fake engine "
 
 
@@ -36,6 +38,7 @@ class FakeCuda:
         self.held: dict[int, Any] = {}
         self.events: dict[int, float] = {}
         self.graphs: dict[int, list[Any]] = {}
+        self.streams: set[int] = set()
         self.launches = 0
         self.copies = 0
         self.numbers = iter(range(1, 10**9))
@@ -44,68 +47,68 @@ class FakeCuda:
     def memory(self) -> tuple[int, int]:
         return 3 << 30, 4 << 30
 
-    def allocate(self, size: int) -> int:
+    def allocate(self, size: int) -> Handle:
         buffer = ctypes.create_string_buffer(max(size, 1))
         self.held[ctypes.addressof(buffer)] = buffer
-        return ctypes.addressof(buffer)
+        return Handle(ctypes.addressof(buffer), buffer)
 
-    def free(self, pointer: int) -> None:
-        del self.held[pointer]
+    allocate_host = allocate
 
-    allocate_host, free_host = allocate, free
+    def free(self, memory: Handle) -> None:
+        del self.held[memory.address]
 
-    def to_device(self, target: int, source: int, size: int, stream: int) -> None:
+    def copy(self, target: Handle, source: Handle, stream: Handle) -> None:
+        assert len(target.native) == len(source.native)
+        assert stream.address in self.streams
         self.copies += 1
-        ctypes.memmove(target, source, size)
+        ctypes.memmove(target.address, source.address, len(source.native))
 
-    to_host = to_device
+    def stream(self) -> Handle:
+        number = next(self.numbers)
+        self.streams.add(number)
+        return Handle(number, None)
 
-    def stream(self) -> int:
-        return next(self.numbers)
-
-    def wait_stream(self, stream: int) -> None:
-        pass
-
-    def close_stream(self, stream: int) -> None:
-        pass
+    def wait_stream(self, stream: Handle) -> None:
+        assert stream.address in self.streams
 
     def event(self) -> int:
         number = next(self.numbers)
         self.events[number] = 0.0
         return number
 
-    def close_event(self, event: int) -> None:
-        del self.events[event]
-
-    def record(self, event: int, stream: int) -> None:
+    def record(self, event: int, stream: Handle) -> None:
+        assert stream.address in self.streams
         self.events[event] = perf_counter()
 
     def wait_event(self, event: int) -> None:
-        pass
+        assert self.events[event], "an event that was never recorded"
 
     def milliseconds(self, start: int, end: int) -> float:
         return 1e3 * (self.events[end] - self.events[start])
 
-    def begin_capture(self, stream: int) -> None:
+    def capture(self, stream: Handle, work: Any) -> int:
         FakeCuda.capturing = []
-
-    def end_capture(self, stream: int) -> int:
-        from onnx_rewrite.engines.cuda import CudaError
-
-        work, FakeCuda.capturing = FakeCuda.capturing, None
+        put = work()
+        noted, FakeCuda.capturing = FakeCuda.capturing, None
         if not self.capturable:
-            raise CudaError("CUDA: operation not permitted when stream is capturing (cuStreamEndCapture)")
+            raise CudaError("CUDA: operation not permitted when stream is capturing")
+        assert put
         number = next(self.numbers)
-        self.graphs[number] = work or []
+        self.graphs[number] = noted or []
         return number
 
-    def launch(self, graph: int, stream: int) -> None:
+    def launch(self, graph: int, stream: Handle) -> None:
         self.launches += 1
         for work in self.graphs[graph]:
             work()
 
-    def close_graph(self, graph: int) -> None:
-        del self.graphs[graph]
+    def close(self, thing: Any) -> None:
+        if isinstance(thing, Handle):
+            self.streams.remove(thing.address)
+        elif thing in self.graphs:
+            del self.graphs[thing]
+        else:
+            del self.events[thing]
 
 
 class Severity(enum.IntEnum):

@@ -103,7 +103,7 @@ def test_all_memory_is_given_back() -> None:
     assert len(cuda.held) == 4
     del engine
     gc.collect()
-    assert (cuda.held, cuda.events, cuda.graphs) == ({}, {}, {})
+    assert (cuda.held, cuda.events, cuda.graphs, cuda.streams) == ({}, {}, {}, set())
 
 
 def test_what_cannot_be_captured_runs_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,14 +331,12 @@ def test_too_little_memory_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) ->
     from onnx_rewrite.engines.cuda import CudaError
 
     def full(self: object, size: int) -> int:
-        raise CudaError("CUDA: not enough GPU memory (cuMemAlloc_v2)")
+        raise CudaError("CUDA: not enough GPU memory")
 
     monkeypatch.setattr(fake.FakeCuda, "allocate", full)
     (row,) = compare(None, Model(linear()), [TensorRT()], effort=SHORT)
     assert row.built
-    assert row.error == (
-        "not run: CUDA: not enough GPU memory (cuMemAlloc_v2): 32 bytes for x (3.0 of 4.0 GiB of GPU memory are free)"
-    )
+    assert row.error == ("not run: CUDA: not enough GPU memory: 32 bytes for x (3.0 of 4.0 GiB of GPU memory are free)")
 
 
 def test_an_engine_that_does_not_load_or_run(monkeypatch: pytest.MonkeyPatch) -> None:
