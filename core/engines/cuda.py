@@ -7,6 +7,7 @@ in `cuda.core` (how much memory is free, the driver's version) comes from `cuda.
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -190,8 +191,8 @@ def obstacle() -> str | None:
 
 def _libraries() -> tuple[Any, Any]:
     try:
-        from cuda import core
-        from cuda.bindings import driver
+        core = importlib.import_module("cuda.core")
+        driver = importlib.import_module("cuda.bindings.driver")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError):
             raise CudaError(f"cuda-core is not installed: {INSTALL}") from error
@@ -203,9 +204,7 @@ def _libraries() -> tuple[Any, Any]:
 
 def _fits(driver: int) -> None:
     """Raises CudaError where cuda-bindings is of a later CUDA than the driver."""
-    from cuda import bindings
-
-    major = int(str(bindings.__version__).partition(".")[0])
+    major = int(str(importlib.import_module("cuda.bindings").__version__).partition(".")[0])
     if driver < major:
         way_out = f"pip install 'cuda-bindings<{driver + 1}'"
         raise CudaError(f"the NVIDIA driver is of CUDA {driver}, the package cuda-bindings of CUDA {major}: {way_out}")
