@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -190,6 +191,8 @@ def obstacle() -> str | None:
 
 
 def _libraries() -> tuple[Any, Any]:
+    # Kernels are loaded when they are launched; all of a library's at once would take seconds.
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     try:
         core = importlib.import_module("cuda.core")
         driver = importlib.import_module("cuda.bindings.driver")

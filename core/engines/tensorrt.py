@@ -43,10 +43,10 @@ class TensorRT:
         except (ImportError, OSError, AttributeError, RuntimeError) as error:
             return Unavailable(not_loaded("TensorRT", error), "pip install 'onnx-rewrite[tensorrt]'")
         try:
-            Cuda()
+            gpu = Cuda()
         except CudaError as error:
             return Unavailable(f"TensorRT {version} needs an NVIDIA GPU: {error}", "use tensorrt-rtx")
-        if not _has_gpu(trt):
+        if not _works(trt, f"TensorRT {version}", gpu.name, str(gpu.compute_capability), gpu.driver):
             return Unavailable(f"TensorRT {version} finds no NVIDIA GPU that it can use", "use tensorrt-rtx")
         return None
 
@@ -193,9 +193,18 @@ def _end(runner: Runner, stack: contextlib.ExitStack) -> None:
 
 
 @cache_of_functions
-def _has_gpu(trt: Any) -> bool:
-    """Whether TensorRT can make a builder, which takes a driver and a GPU that it supports."""
+def _works(trt: Any, *where: str) -> bool:
+    """Whether TensorRT can make a builder, which takes a driver and a GPU that it supports.
+
+    The first builder of a process reads a library of a gigabyte, so that it works is noted for those who find their
+    engine in the cache. A runtime would be cheaper to ask, but on a driver that is too old for it the process crashes.
+    """
+    if cache.knows(*where):
+        return True
     try:
-        return trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR)) is not None
+        if trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR)) is None:
+            return False
     except Exception:  # pybind11 raises TypeError for the null pointer that comes back
         return False
+    cache.note(*where)
+    return True

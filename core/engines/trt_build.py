@@ -305,6 +305,11 @@ def _configure(trt: Any, config: Any, options: BuildOptions, how: Precision, lib
         if level is None:
             raise UsageError(f"{library} has no hardware compatibility '{options.hardware_compatibility}'")
         config.hardware_compatibility_level = level
+    shared = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
+    if shared is not None and int(str(trt.__version__).partition(".")[0]) < 10:
+        # Version 8.6 gives a profile to one execution context alone unless told otherwise, and the second crashes: for
+        # streams side by side, and for the profiler. Later versions share always.
+        config.set_preview_feature(shared, True)
     if options.timing_cache is not None:
         path = Path(options.timing_cache)
         config.set_timing_cache(config.create_timing_cache(path.read_bytes() if path.is_file() else b""), False)

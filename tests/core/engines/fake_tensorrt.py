@@ -149,6 +149,9 @@ BuilderFlag = enum.Enum(
 )
 TacticSource = enum.IntEnum("TacticSource", "CUBLAS CUBLAS_LT CUDNN EDGE_MASK_CONVOLUTIONS JIT_CONVOLUTIONS", start=0)
 HardwareCompatibilityLevel = enum.Enum("HardwareCompatibilityLevel", "NONE AMPERE_PLUS")
+PreviewFeature = enum.Enum(
+    "PreviewFeature", "FASTER_DYNAMIC_SHAPES_0805 DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805 PROFILE_SHARING_0806"
+)
 MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE DLA_MANAGED_SRAM DLA_LOCAL_DRAM DLA_GLOBAL_DRAM TACTIC_DRAM")
 ProfilingVerbosity = enum.Enum("ProfilingVerbosity", "LAYER_NAMES_ONLY NONE DETAILED")
 LayerInformationFormat = enum.Enum("LayerInformationFormat", "ONELINE JSON")
@@ -240,6 +243,7 @@ class IBuilderConfig:
         self.pools: dict[MemoryPoolType, int] = {}
         self.sources: int | None = None
         self.profiles: list[Any] = []
+        self.preview: set[PreviewFeature] = set()
         self._cache: ITimingCache | None = None
 
     def set_flag(self, flag: BuilderFlag) -> None:
@@ -264,6 +268,9 @@ class IBuilderConfig:
 
     def get_timing_cache(self) -> ITimingCache | None:
         return self._cache
+
+    def set_preview_feature(self, feature: PreviewFeature, enable: bool) -> None:
+        (self.preview.add if enable else self.preview.discard)(feature)
 
     def add_optimization_profile(self, profile: Any) -> int:
         self.profiles.append(profile)
@@ -314,7 +321,8 @@ class Builder:
             return None
         self.logger.log(Severity.WARNING, "a warning of the builder")
         assert config.profiling_verbosity is ProfilingVerbosity.DETAILED
-        return IHostMemory(MAGIC + network.model.SerializeToString())
+        shared = PreviewFeature.PROFILE_SHARING_0806 in config.preview
+        return IHostMemory(MAGIC + (b"+" if shared else b"-") + network.model.SerializeToString())
 
 
 class EngineInspector:
@@ -328,11 +336,14 @@ class EngineInspector:
 
 class ICudaEngine:
     def __init__(self, data: bytes) -> None:
-        self.model = onnx.ModelProto.FromString(data[len(MAGIC) :])
+        self.shared = data[len(MAGIC) :][:1] == b"+"
+        self.contexts = 0
+        data = data[len(MAGIC) + 1 :]
+        self.model = onnx.ModelProto.FromString(data)
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        self.session = ort.InferenceSession(data[len(MAGIC) :], options, providers=["CPUExecutionProvider"])
+        self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         graph = self.model.graph
         self.values = {v.name: v for v in [*graph.input, *graph.output]}
         self.names = list(self.values)
@@ -355,6 +366,7 @@ class ICudaEngine:
         return TensorLocation.DEVICE
 
     def create_execution_context(self) -> IExecutionContext:
+        self.contexts += 1
         return IExecutionContext(self)
 
     def create_engine_inspector(self) -> EngineInspector:
@@ -389,6 +401,8 @@ class ICudaEngine:
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
         self.engine = engine
+        # Without sharing, the first context has taken the only profile.
+        self.has_profile = engine.shared or engine.contexts == 1
         self.profiler: IProfiler | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -396,6 +410,7 @@ class IExecutionContext:
 
     def set_input_shape(self, name: str, shape: Any) -> bool:
         declared = _Tensor(self.engine.values[name]).shape
+        assert -1 not in declared or self.has_profile, "the library would crash here"
         if len(declared) != len(shape) or any(a not in (-1, b) for a, b in zip(declared, shape, strict=True)):
             return False
         self._shapes[name] = tuple(shape)

@@ -11,6 +11,8 @@ import pytest
 from onnx_rewrite.engines import registry
 from onnx_rewrite.errors import UsageError
 
+from . import fake_tensorrt
+
 
 @pytest.fixture
 def only_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_tensorrt_says_what_is_missing_beside_the_library(gpu: bool, monkeypatch
     def cuda() -> object:
         if not gpu:
             raise tensorrt.CudaError("there is no NVIDIA driver")
-        return object()
+        return fake_tensorrt.FakeCuda()
 
     monkeypatch.setattr(tensorrt, "Cuda", cuda)
     words = "finds no NVIDIA GPU that it can use" if gpu else "needs an NVIDIA GPU: there is no NVIDIA driver"

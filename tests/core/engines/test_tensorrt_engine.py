@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnx_rewrite as rw
-from onnx_rewrite.engines import registry, trt_build
+from onnx_rewrite.engines import registry, tensorrt, trt_build
 from onnx_rewrite.engines.bench import compare
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.protocol import Bursting, EngineError, Model, Profile, Profiled
@@ -92,6 +92,20 @@ def test_another_shape_of_a_dynamic_input() -> None:
         engine.run({"x": np.ones((5, 3), np.float32)})
     with pytest.raises(UsageError, match="input x has dynamic dimensions"):
         build(linear(rows="n"))
+
+
+def test_streams_and_a_profiler_share_the_profile_of_a_dynamic_engine() -> None:
+    engine = build(linear(rows="n"), profiles={"x": Profile((1, 4), (2, 4), (8, 4))}, streams=2)
+    engine.burst({"x": X}, 0.0, 4)
+    assert engine.profile({"x": X})
+    assert config().preview == {fake.PreviewFeature.PROFILE_SHARING_0806}
+
+
+def test_a_library_that_is_known_to_work_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    build(linear())
+    monkeypatch.setattr(fake.Builder, "__init__", lambda *_: pytest.fail("a builder was made"))
+    tensorrt._works.cache_clear()  # as in a new process
+    assert build(linear()).cached
 
 
 def test_all_memory_is_given_back() -> None:
