@@ -42,6 +42,7 @@ def compare(
     profiles: Mapping[str, Profile] | None = None,
     profile: bool = False,
     watch: Watch | None = None,
+    known: Trials | None = None,
 ) -> list[BenchmarkReport]:
     """Measures two models, or one, with each of some engines.
 
@@ -61,6 +62,7 @@ def compare(
         profiles: By input name: what engines are built for.
         profile: Whether the rows list the layers, with their times where an engine can be profiled.
         watch: Told of each engine that was built, and run where it could be.
+        known: Feeds, and what the models give for them, where that was computed before; in place of `inputs`.
 
     Returns:
         One row per engine and model, those of one engine together, `before` first. `max_abs_error` is the distance of
@@ -72,7 +74,7 @@ def compare(
     models: dict[Side, Model] = {"after": after} if before is None else {"before": before, "after": after}
     if progress is not None:
         progress.stage("preparing the measurements")
-    found = trials(list(models.values()), shapes=shapes, inputs=inputs, seed=seed)
+    found = known or trials(list(models.values()), shapes=shapes, inputs=inputs, seed=seed)
     rows: list[BenchmarkReport] = []
     wanted = merged(found.shapes, profiles or {})
     for backend in engines:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnx_rewrite.engines.protocol import Model
+from onnx_rewrite.verify.bindings import Input, fed_inputs
 from onnx_rewrite.verify.dtypes import Array
 from onnx_rewrite.verify.feeds import Source
 from onnx_rewrite.verify.inputs import check_feeds, check_shapes
@@ -79,8 +80,11 @@ def trials(
     shapes: Mapping[str, Sequence[int]] | None,
     inputs: Sequence[Mapping[str, Array]] | None,
     seed: int,
+    expect: bool = True,
 ) -> Trials:
-    """The user's feeds, or one drawn for the first model, of amplitude 1.
+    """The user's feeds, or one drawn for the first model, of amplitude 1, and what the models give for them.
+
+    Without `expect` nothing is run but what a dynamic model's shapes are found with: the outputs are None.
 
     Raises:
         UsageError: `inputs` or `shapes` do not fit the first model.
@@ -89,7 +93,8 @@ def trials(
     for feed in inputs or ():
         check_feeds(first, feed)
     check_shapes(first, shapes or {})
-    oracles = [Oracle(model) for model in models]
+    dynamic = not inputs and not all(map(_static, fed_inputs(first)))
+    oracles = [Oracle(model) if expect or (dynamic and model is models[0]) else None for model in models]
     if inputs:
         feeds = tuple(inputs)
     else:
@@ -97,15 +102,20 @@ def trials(
         if source.obstacle:
             return Trials((), tuple(() for _ in models), source.obstacle)
         feeds = (_drawn(source, oracles[0]),)
-    return Trials(feeds, tuple(tuple(map(oracle, feeds)) for oracle in oracles))
+    wanted = (oracle if expect else None for oracle in oracles)
+    return Trials(feeds, tuple(tuple(one(feed) if one else None for feed in feeds) for one in wanted))
 
 
-def _drawn(source: Source, oracle: Oracle) -> Mapping[str, Array]:
+def _static(value: Input) -> bool:
+    return value.dims is not None and all(isinstance(dim, int) for dim in value.dims)
+
+
+def _drawn(source: Source, oracle: Oracle | None) -> Mapping[str, Array]:
     """A feed under the first binding of the symbolic dimensions that the model accepts."""
     first: Mapping[str, Array] | None = None
     for binding in source.bindings():
         feed = source.draw(UNIT, binding).values
-        if oracle.obstacle is not None or oracle(feed) is not None:
+        if oracle is None or oracle.obstacle is not None or oracle(feed) is not None:
             return feed
         first = feed if first is None else first
     return first or {}
