@@ -61,12 +61,9 @@ class Preparation:
 
     @property
     def known(self) -> dict[str, Any] | None:
-        """What is known of the rewrite as soon as it is done, before it is verified."""
+        """What is known of the rewrite so far; None: nothing yet."""
         path = self.folder / "prepared.json"
-        try:
-            return json.loads(path.read_text()) if path.is_file() else None
-        except ValueError:  # it is being written
-            return None
+        return json.loads(path.read_text()) if path.is_file() else None
 
 
 @dataclass
@@ -159,7 +156,9 @@ class Run:
                 if not known["applied"] and not self.options.unchanged:
                     continue
                 for job in self.jobs(entry):
-                    if job not in self.builds:
+                    if Path(job[0]).name == "after.onnx" and not known.get("after"):
+                        waits |= preparation.answer is None
+                    elif job not in self.builds:
                         self.builds[job] = None
                         return entry, job, True
         return self.plan[0], None, waits
@@ -168,8 +167,8 @@ class Run:
 
     def measure(self, worker: Worker, entry: Entry, *, built: bool) -> list[dict[str, Any]]:
         preparation = self.of(entry)
-        known = preparation.known
-        if known is None:
+        known = dict(preparation.known or {})
+        if not known.pop("after", False):
             error = (preparation.answer or {}).get("error", "the time was up")
             return [{**entry.words, "error": f"not measured: {error}"}]
         head = {**entry.words, **known}

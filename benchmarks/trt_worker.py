@@ -54,9 +54,10 @@ def about(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare(job: dict[str, Any]) -> dict[str, Any]:
-    """Rewrites a model, verifies that, and runs both sides in onnxruntime; no GPU.
+    """Rewrites a model, verified, and runs both sides in onnxruntime; no GPU.
 
-    Writes after.onnx and feed.npz, says so, and goes on with what takes long: verified.json, expected.npz.
+    prepared.json says how far it is: first that the passes find something, so that the original may be built, then what
+    the verified rewrite did, with after.onnx; expected-*.npz come last.
     """
     import onnx_rewrite as rw
     from onnx_rewrite.engines.protocol import Model
@@ -65,43 +66,43 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
 
     source, folder = Path(job["model"]), Path(job["folder"])
     folder.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
-    result = rw.rewrite(source, job["passes"] or [], verify="off")
-    seconds = time.perf_counter() - began
-    result.save(folder / "after.onnx")
-    report = result.report
-    found: dict[str, Any] = {
-        "applied": report.applied,
-        "nodes": [report.model.nodes, report.output.nodes],
-        "opset": [report.model.opset.get("", 0), report.output.opset.get("", 0)],
-        "rewrite_seconds": round(seconds, 3),
-    }
-    sides = [load(source), load(folder / "after.onnx")]
-    models = [Model(one.proto, one.base_dir) for one in sides]
-    drawn = trials(models[:1], shapes=None, inputs=None, seed=0, expect=False)
+    original = load(source)
+    drawn = trials([Model(original.proto, original.base_dir)], shapes=None, inputs=None, seed=0, expect=False)
     np.savez(folder / "feed.npz", **(drawn.feeds[0] if drawn.feeds else {}))
-    (folder / "prepared.json").write_text(json.dumps(found))
-    if not report.applied and not job["unchanged"]:
-        return found
-    full = trials(models, shapes=None, inputs=drawn.feeds, seed=0)
-    for side, (expected,) in zip(("before", "after"), full.expected, strict=True):
-        if expected is not None:
-            np.savez(folder / f"expected-{side}.npz", **expected)
-    if job["verify"] != "off" and report.applied:
+
+    def rewrite(verify: str) -> tuple[Any, dict[str, Any]]:
         began = time.perf_counter()
-        checked = rw.rewrite(source, job["passes"], verify=job["verify"]).report
-        found |= {
-            "rolled_back": checked.rolled_back,
-            "verified": sum(
-                site.verification is not None and site.verification.verdict == "equivalent"
-                for one in checked.passes
-                for site in one.sites
-                if site.status == "applied"
-            ),
-            "verify_seconds": round(time.perf_counter() - began, 3),
+        result = rw.rewrite(source, job["passes"] or [], verify=verify)
+        report = result.report
+        return result, {
+            "applied": report.applied,
+            "rolled_back": report.rolled_back,
+            "nodes": [report.model.nodes, report.output.nodes],
+            "opset": [report.model.opset.get("", 0), report.output.opset.get("", 0)],
+            "rewrite_seconds": round(time.perf_counter() - began, 3),
+            "verify": verify,
         }
-        (folder / "prepared.json").write_text(json.dumps(found))
+
+    result, found = rewrite("off")
+    if job["verify"] != "off" and found["applied"]:
+        _note(folder, found)
+        result, found = rewrite(job["verify"])
+    result.save(folder / "after.onnx")
+    _note(folder, {**found, "after": True})
+    if found["applied"] or job["unchanged"]:
+        after = load(folder / "after.onnx")
+        models = [Model(one.proto, one.base_dir) for one in (original, after)]
+        full = trials(models, shapes=None, inputs=drawn.feeds, seed=0)
+        for side, expected in zip(("before", "after"), full.expected, strict=True):
+            if expected and expected[0] is not None:
+                np.savez(folder / f"expected-{side}.npz", **expected[0])
     return found
+
+
+def _note(folder: Path, found: dict[str, Any]) -> None:
+    temporary = folder / "prepared.part"
+    temporary.write_text(json.dumps(found))
+    temporary.replace(folder / "prepared.json")
 
 
 def build(job: dict[str, Any]) -> dict[str, Any]:
