@@ -118,7 +118,11 @@ class Run:
                 model, passes = queue.pop(0)
             one = self.prepared[model, passes]
             job = {"job": "prepare", "model": model, "passes": passes, "folder": str(one.folder)}
-            job |= {"verify": self.options.verify, "unchanged": self.options.unchanged}
+            job |= {
+                "verify": self.options.verify,
+                "unchanged": self.options.unchanged,
+                "await": self.options.await_models,
+            }
             one.answer = worker.do(job, self.end)
             self.say(f"{Path(model).name} {passes}: {one.answer.get('error') or one.answer['result']}")
 
@@ -297,6 +301,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--duration", type=float, default=None, help="seconds of timed inferences per engine")
     parser.add_argument("--budget", type=float, default=1e6, help="stops after so many seconds, the rows so far kept")
     parser.add_argument("--verify", default="local", choices=("full", "local", "off"))
+    parser.add_argument("--await-models", action="store_true", help="waits for models that are still being exported")
     parser.add_argument("--builds-per-gpu", type=int, default=1, help="more are quicker, and choose tactics less well")
     parser.add_argument("--processors", type=int, default=max(1, min(4, (os.cpu_count() or 1) // 2)))
     parser.add_argument("--work", type=Path, default=None, help="a folder for rewritten models")
@@ -310,7 +315,7 @@ def main(arguments: list[str]) -> int:
         show(json.loads(options.out.read_text())["rows"])
         return 0
     plan = entries(options)
-    missing = [str(entry.model) for entry in plan if not entry.model.is_file()]
+    missing = [str(entry.model) for entry in plan if not entry.model.is_file() and not options.await_models]
     if missing or not plan:
         parser.error(f"no such model: {', '.join(dict.fromkeys(missing))}" if missing else "no model is given")
     with tempfile.TemporaryDirectory() as scratch:

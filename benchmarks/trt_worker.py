@@ -65,6 +65,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     from onnx_rewrite.model import load
 
     source, folder = Path(job["model"]), Path(job["folder"])
+    while not source.is_file() and job["await"]:
+        time.sleep(0.2)
     folder.mkdir(parents=True, exist_ok=True)
     original = load(source)
     drawn = trials([Model(original.proto, original.base_dir)], shapes=None, inputs=None, seed=0, expect=False)
