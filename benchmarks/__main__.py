@@ -10,6 +10,7 @@ NAMES = {
     "memory": "3.2 GB of external weights",
     "tensorrt": "engines before and after passes, on a GPU",
     "kit": "examples a second of the testing kit",
+    "kernels": "kernels of TensorRT-RTX engines of the tests' models, without a GPU",
     "fuzz": "random graphs around the patterns, every rewrite compared",
 }
 
