@@ -1,7 +1,7 @@
 """`python -m benchmarks kernels`: kernels of TensorRT-RTX engines before and after, for every model of the tests.
 
-Built on the CPU, as one engine for three generations of GPUs; writes docs/kernels.md, which a test holds against what it
-builds.
+Built on the CPU, as one engine for three generations of GPUs; writes docs/kernels.md, which a test compares with what
+it builds.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PASSES = ("bn", "clip", "ln")
 INTRODUCTION = """# Kernels before and after
 
 What TensorRT-RTX {version} makes of the models of the tests, as they are and rewritten by `{passes}`: the number of
-kernels of one engine for SM86, SM89 and SM120 (Ampere, Ada and Blackwell), built without a GPU. CI builds all of them and
-compares. Models in which the passes find nothing are built too, and not listed. Fewer kernels are no measure of time.
+kernels of one engine for SM86, SM89 and SM120 (Ampere, Ada and Blackwell), built without a GPU. CI builds all of them
+and compares. Models in which the passes find nothing are built too, and not listed. Kernels are no measure of time.
 
 **In most models nothing changes**: the compiler fuses the spelled-out forms as well as ours.
 

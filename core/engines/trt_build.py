@@ -19,6 +19,7 @@ import onnx
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.precision import stated
 from onnx_rewrite.engines.protocol import EngineError, Model, Profile
+from onnx_rewrite.engines.trt_warnings import condensed
 from onnx_rewrite.errors import UsageError
 
 REMEDIES = {"DeformConv": "deform-conv", "deform_conv2d": "deform-conv"}
@@ -267,7 +268,7 @@ def build(
         raise EngineError(f"{library} cannot build the model:\n{log.words()}")
     _keep_timings(config, options)
     made = bytes(serialized)
-    return Built(made, perf_counter() - began, how.name, log.layers, tuple(dict.fromkeys(log.warnings)))
+    return Built(made, perf_counter() - began, how.name, log.layers, condensed(log.warnings))
 
 
 def _network_flags(trt: Any) -> int:
