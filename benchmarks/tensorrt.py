@@ -235,6 +235,10 @@ def run(options: argparse.Namespace, plan: list[Entry], work: Path) -> list[dict
     this.plan = plan = [entry for entry in plan if entry.key not in done]
     if not plan:
         return this.rows
+    if options.budget <= 0:
+        this.rows += [{**entry.words, "error": "not measured: the time was up"} for entry in plan]
+        this.write()
+        return this.rows
     log = options.out.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     hardware = gpus()

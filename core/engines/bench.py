@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
+from onnx_rewrite.engines.nsight import span
 from onnx_rewrite.engines.options import merged
 from onnx_rewrite.engines.precision import stated
 from onnx_rewrite.engines.protocol import Backend, Bursting, Engine, Layer, Model, Profile, Profiled
@@ -108,7 +109,8 @@ def _measured(
         rows.append(row)
         built.append(None)
         try:
-            engine = backend.build(model, profiles=profiles)
+            with span(f"build {side}"):
+                engine = backend.build(model, profiles=profiles)
         except OnnxRewriteError as error:
             row.error = str(error)
             continue
@@ -125,14 +127,15 @@ def _measured(
     runnable: list[tuple[BenchmarkReport, Engine]] = []
     for row, engine in ready:
         try:
-            row.max_abs_error = _error(engine, found.feeds, expected[row.model])
+            with span(f"check {row.model}"):
+                row.max_abs_error = _error(engine, found.feeds, expected[row.model])
         except OnnxRewriteError as error:
             row.error = f"not run: {error}"
         else:
             runnable.append((row, engine))
     feed = found.feeds[0] if found.feeds else {}
     try:
-        take_turns([engine for _, engine in runnable], feed, effort)
+        take_turns([engine for _, engine in runnable], feed, effort, names=[row.model for row, _ in runnable])
     except OnnxRewriteError as error:
         for row, _ in runnable:
             row.error = f"not run to the end: {error}"
@@ -141,7 +144,8 @@ def _measured(
         _times(row, engine)
         if profile and isinstance(engine, Profiled):
             try:
-                engine.profile(feed)
+                with span(f"profile {row.model}"):
+                    engine.profile(feed)
             except OnnxRewriteError as error:
                 row.warnings.append(f"no profile: {error}")
     if len(runnable) == 2:

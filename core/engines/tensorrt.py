@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache as cache_of_functions
+from pathlib import Path
 from typing import Any
 
 from onnx_rewrite.engines import cache, trt_build
@@ -164,7 +165,9 @@ def made(
         writer = stack.enter_context(trt_build.logging(trt, log))
         where = (library, cuda.name, str(cuda.compute_capability), cuda.driver)
         name = cache.key(model, options.of_build(), profiles, *where)
-        found = cache.read(name) if options.cache and log is None else None
+        # A log or a file of timings that is asked for comes from building.
+        kept = options.cache and log is None and (options.timing_cache is None or Path(options.timing_cache).is_file())
+        found = cache.read(name) if kept else None
         if found is not None:
             data, notes = found
             trt_build.load_plugins(trt, writer.logger, options.plugins)

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from onnx_rewrite.engines.cuda import Cuda, CudaError, Handle
+from onnx_rewrite.engines.nsight import watched
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.protocol import EngineError, Layer, Phases, Timing
 from onnx_rewrite.engines.trt_layers import inspected
@@ -212,6 +213,8 @@ class Runner:
         context = self._engine.create_execution_context()
         if context is None:
             raise EngineError(f"no execution context:\n{self._logger.words()}{self._memory()}")
+        if watched() and hasattr(context, "nvtx_verbosity"):
+            context.nvtx_verbosity = self._trt.ProfilingVerbosity.DETAILED
         return _Lane(context, self._cuda.stream())
 
     def _inspect(self) -> str:

@@ -5,9 +5,6 @@ In processes of their own: a driver is loaded once, and no other test must find 
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,30 +12,17 @@ from pathlib import Path
 import pytest
 
 from onnx_rewrite.engines import cuda
-
-COMPILER = shutil.which("cc") or shutil.which("gcc")
-HERE = Path(__file__).parent
-ready = sys.platform == "linux" and COMPILER is not None and importlib.util.find_spec("cuda") is not None
-needs_stub = pytest.mark.skipif(not ready, reason="needs a C compiler on Linux, and cuda-core")
+from tests import stub_driver
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("driver")
-    library = folder / "libcuda.so.1"
-    command = [str(COMPILER), "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", str(library)]
-    subprocess.run([*command, str(HERE / "stub_cuda.c"), "-ldl"], check=True)
-    return folder
+    return stub_driver.make(tmp_path_factory.mktemp("driver"))
 
 
-def run(driver: Path, code: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "LD_LIBRARY_PATH": str(driver), "PYTHONPATH": str(HERE.parents[2]), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run(driver: Path, code: str, **more: str) -> str:
+    command, environment = [sys.executable, "-c", code], stub_driver.environment(driver, **more)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -87,18 +71,14 @@ for thing in (start, end, graph, stream):
 """
 
 
-@needs_stub
 def test_every_call(driver: Path) -> None:
     run(driver, CALLS)
 
 
 ENGINE = """
-import sys
 import numpy as np
-from tests.core.engines import fake_tensorrt
 from tests.core.engines.models import linear
 
-sys.modules["tensorrt"] = fake_tensorrt.module()
 from onnx_rewrite.engines.bench import compare
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.protocol import Model
@@ -115,7 +95,6 @@ for options in (BuildOptions(graph=False, transfers=True, streams=2), BuildOptio
 """
 
 
-@needs_stub
 def test_an_engine_is_built_run_timed_and_profiled(driver: Path, tmp_path: Path) -> None:
     assert run(driver, ENGINE, ONNX_REWRITE_CACHE=str(tmp_path)).split() == ["True", "3", "True"] * 2
 
@@ -123,7 +102,6 @@ def test_an_engine_is_built_run_timed_and_profiled(driver: Path, tmp_path: Path)
 OBSTACLE = "from onnx_rewrite.engines.cuda import obstacle; print(obstacle())"
 
 
-@needs_stub
 @pytest.mark.parametrize(
     ("environment", "words"),
     [

@@ -111,3 +111,17 @@ def test_attention_may_be_taken_apart_where_that_is_asked_for() -> None:
     assert marked == {"attention"}
     assert not any(a.name == "TRT_decomposable" for node in model.graph.node for a in node.attribute)
     assert parsable(Model(linear()), functions=True, decomposable=True).graph.node[0].op_type == "MatMul"
+
+
+def test_a_region_is_what_lies_between_its_tensors() -> None:
+    """Its name tells nothing: both ends are layers of the library's own. Reformats at its borders are passed through."""
+    region = "{ForeignNode[(Unnamed Layer* 3) [Constant] + (Unnamed Layer* 4) [Shuffle]...(Unnamed Layer* 9) [Sum]]}"
+    entries = [
+        {"Name": "a", "Inputs": [{"Name": "v0"}], "Outputs": [{"Name": "v1"}]},
+        {"Name": "copy", "LayerType": "Reformat", "Inputs": [{"Name": "v1"}], "Outputs": [{"Name": "in"}]},
+        {"Name": region, "LayerType": "Myelin", "Inputs": [{"Name": "in"}], "Outputs": [{"Name": "out"}]},
+        {"Name": "copy 2", "LayerType": "Reformat", "Inputs": [{"Name": "out"}], "Outputs": [{"Name": "v4"}]},
+        {"Name": "odd", "Inputs": [{"Name": "v4"}], "Outputs": [{"Name": "v5"}], "TacticValue": "0x0000000000000000"},
+    ]
+    assert read(chain("a", "b", "c", "d", "e"), *entries) == [("a",), (), ("b", "c", "d"), (), ("e",)]
+    assert inspected(json.dumps({"Layers": entries}), chain("a"))[4].tactic == ""
