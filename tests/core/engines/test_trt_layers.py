@@ -114,7 +114,7 @@ def test_attention_may_be_taken_apart_where_that_is_asked_for() -> None:
 
 
 def test_a_region_is_what_lies_between_its_tensors() -> None:
-    """Its name tells nothing: both ends are layers of the library's own. Reformats at its borders are passed through."""
+    """Its name tells nothing: both ends are layers of the library's own. Reformats are passed through."""
     region = "{ForeignNode[(Unnamed Layer* 3) [Constant] + (Unnamed Layer* 4) [Shuffle]...(Unnamed Layer* 9) [Sum]]}"
     entries = [
         {"Name": "a", "Inputs": [{"Name": "v0"}], "Outputs": [{"Name": "v1"}]},
