@@ -49,9 +49,16 @@ def line(row: dict[str, Any]) -> tuple[str, ...]:
         f"{ratio['low']:.3f}-{ratio['high']:.3f}" if ratio else "",
         two(lambda side: f"{side['build_seconds']:.0f}"),
         two(lambda side: f"{side['engine_bytes'] / 1e6:.0f}"),
-        two(lambda side: str(side["layers"])),
-        two(lambda side: "-" if side["max_abs_error"] is None else f"{float(side['max_abs_error']):.1e}"),
+        two(lambda side: str(side["layers"] or "?")),
+        two(error),
     )
+
+
+def error(side: dict[str, Any]) -> str:
+    """Relative to the largest output; where that is not known, as it is."""
+    if side.get("relative_error") is not None:
+        return f"{100 * float(side['relative_error']):.2g} %"
+    return "-" if side["max_abs_error"] is None else f"{float(side['max_abs_error']):.1e}"
 
 
 def show(rows: list[dict[str, Any]]) -> None:

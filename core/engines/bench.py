@@ -128,7 +128,7 @@ def _measured(
     for row, engine in ready:
         try:
             with span(f"check {row.model}"):
-                row.max_abs_error = _error(engine, found.feeds, expected[row.model])
+                row.max_abs_error, row.relative_error = _error(engine, found.feeds, expected[row.model])
         except OnnxRewriteError as error:
             row.error = f"not run: {error}"
         else:
@@ -170,7 +170,7 @@ def _times(row: BenchmarkReport, engine: Engine) -> None:
     if phases:
         row.parts_ms = spans(phases)
         notes = [str(note) for note in getattr(engine, "notes", ())]
-        row.warnings += [*notes, *warnings(row.parts_ms, graph=not notes)]
+        row.warnings += [*notes, *warnings(row.parts_ms, graph=bool(getattr(engine, "graphed", False)))]
 
 
 def _layer(layer: Layer) -> LayerReport:
@@ -183,7 +183,7 @@ def _describe(row: BenchmarkReport, engine: Engine) -> None:
     row.precision = engine.precision
     row.build_seconds = round(engine.build_seconds, 6)
     row.engine_bytes = engine.size
-    row.layers = len(engine.layers)
+    row.layers = len(engine.layers) if engine.layers or getattr(engine, "layers_known", True) else None
     row.cached = bool(getattr(engine, "cached", False))
     row.warnings += [str(words) for words in getattr(engine, "warnings", ())]
 
@@ -196,11 +196,13 @@ def _copy_device(rows: Sequence[BenchmarkReport]) -> None:
             row.device, row.precision = built.device, built.precision
 
 
-def _error(engine: Engine, feeds: Sequence[Mapping[str, Array]], expected: Sequence[object]) -> float | None:
-    """The largest difference on all feeds; None where there is nothing to hold the outputs against."""
-    worst: float | None = None
+def _error(
+    engine: Engine, feeds: Sequence[Mapping[str, Array]], expected: Sequence[object]
+) -> tuple[float | None, float | None]:
+    """The largest differences on all feeds; None where there is nothing to hold the outputs against."""
+    found: list[tuple[float, float]] = []
     for feed, want in zip(feeds, expected, strict=True):
         outputs = engine.run(feed)
         if isinstance(want, dict):
-            worst = max(worst or 0.0, largest_difference(outputs, want))
-    return worst
+            found.append(largest_difference(outputs, want))
+    return (max(a for a, _ in found), max(r for _, r in found)) if found else (None, None)

@@ -133,6 +133,16 @@ class GpuEngine:
         return tuple(self._runner.notes)
 
     @property
+    def layers_known(self) -> bool:
+        """Whether the inspector tells them: an engine on a GPU has some."""
+        return bool(self.layers)
+
+    @property
+    def graphed(self) -> bool:
+        """Whether inferences are launched as CUDA graphs."""
+        return self._runner.graphed
+
+    @property
     def information(self) -> str:
         """The inspector's JSON."""
         return self._runner.information

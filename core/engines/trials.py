@@ -121,16 +121,27 @@ def _drawn(source: Source, oracle: Oracle | None) -> Mapping[str, Array]:
     return first or {}
 
 
-def largest_difference(found: Outputs, expected: Outputs) -> float:
-    """The largest absolute difference of any element; infinite where shapes, NaN or infinities differ."""
-    worst = 0.0
+def largest_difference(found: Outputs, expected: Outputs) -> tuple[float, float]:
+    """The largest absolute difference of any element, and the largest one relative to the largest number of its output;
+    infinite where shapes, NaN or infinities differ.
+    """
+    worst = relative = 0.0
     for name, want in expected.items():
         have = found.get(name)
         if isinstance(want, np.ndarray) and isinstance(have, np.ndarray) and have.shape == want.shape:
-            worst = max(worst, _difference(have, want))
+            apart = _difference(have, want)
+            worst, relative = max(worst, apart), max(relative, apart / (_scale(want) or 1.0))
         elif isinstance(want, np.ndarray):
-            return float("inf")
-    return worst
+            return float("inf"), float("inf")
+    return worst, relative
+
+
+def _scale(want: Array) -> float:
+    """The largest finite number; 0 where there is none."""
+    if want.dtype.kind in "OUSb":
+        return 0.0
+    sizes = np.abs(want.astype(np.float64).ravel())
+    return float(np.max(sizes, initial=0.0, where=np.isfinite(sizes)))
 
 
 def _difference(have: Array, want: Array) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -44,12 +45,36 @@ def inspected(text: str, model: onnx.ModelProto) -> tuple[Layer, ...]:
         model: What the engine was built from: older versions name nodes only in the names of layers.
     """
     try:
-        document = json.loads(text)
+        document = json.loads(text, strict=False)
     except ValueError:
         return ()
     entries = document.get("Layers") if isinstance(document, dict) else None
     found = [_layer(entry) for entry in entries or []]
     return _attributed(found, [_tensors(entry) for entry in entries or []], model)
+
+
+def readable(text: str, single: Callable[[int], str], count: int) -> str:
+    """What an inspector gives, as JSON that any program reads.
+
+    Version 8.6 writes control characters as they are between the nodes of a layer, and names as they are: where the
+    whole cannot be read, every layer that can be is taken by itself, and the others have their number for a name.
+
+    Args:
+        text: Of the engine.
+        single: Gives that of one layer.
+        count: How many layers there are.
+    """
+    for strict in (True, False):
+        with contextlib.suppress(ValueError):
+            document = json.loads(text, strict=strict)
+            return text if strict else json.dumps(document, indent=1)
+    entries: list[Any] = []
+    for i in range(count):
+        try:
+            entries.append(json.loads(single(i), strict=False))
+        except (ValueError, RuntimeError):  # UnicodeDecodeError is a ValueError
+            entries.append({"Name": f"layer {i}"})
+    return json.dumps({"Layers": entries}, indent=1) if entries else ""
 
 
 def _layer(entry: Any) -> Layer:

@@ -18,7 +18,7 @@ from onnx_rewrite.engines.cuda import Cuda, CudaError, Handle
 from onnx_rewrite.engines.nsight import watched
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.protocol import EngineError, Layer, Phases, Timing
-from onnx_rewrite.engines.trt_layers import inspected
+from onnx_rewrite.engines.trt_layers import inspected, readable
 from onnx_rewrite.verify.dtypes import Array
 
 _DEPTH = 2
@@ -106,6 +106,8 @@ class Runner:
         self.notes: list[str] = []
         self.information = self._inspect()
         self.layers: tuple[Layer, ...] = inspected(self.information, model)
+        if not self.layers:
+            self.notes.append("the library does not tell the layers of this engine")
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Any], Timing]:
         """The outputs for some inputs, and when what happened."""
@@ -187,6 +189,11 @@ class Runner:
         self._runtime = None
 
     @property
+    def graphed(self) -> bool:
+        """Whether inferences are launched as CUDA graphs."""
+        return all(lane.graph is not None for lane in self._lanes)
+
+    @property
     def device_memory(self) -> int:
         """Bytes that one execution context takes."""
         name = "device_memory_size_v2" if hasattr(self._engine, "device_memory_size_v2") else "device_memory_size"
@@ -220,9 +227,15 @@ class Runner:
     def _inspect(self) -> str:
         try:
             inspector = self._engine.create_engine_inspector()
-            return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
-        except (AttributeError, RuntimeError, UnicodeDecodeError):  # names of layers need not be UTF-8
+        except (AttributeError, RuntimeError):
             return ""
+        form = self._trt.LayerInformationFormat.JSON
+        try:
+            text = str(inspector.get_engine_information(form))
+        except (RuntimeError, UnicodeDecodeError):  # names of layers need not be UTF-8
+            text = ""
+        count = int(getattr(self._engine, "num_layers", 0))
+        return readable(text, lambda i: str(inspector.get_layer_information(i, form)), count)
 
     def _feed(self, feeds: Mapping[str, Array]) -> None:
         """Puts inputs where every stream finds them; new shapes get new buffers."""

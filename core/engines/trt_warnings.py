@@ -12,6 +12,7 @@ CAUSES = (
     ("converting weights between types", "weights-fp16", "some weights are subnormal or overflow in FP16"),
     ("weights are affected by this issue", "weights-fp16", "some weights are subnormal or overflow in FP16"),
     ("please modify the weights or retrain", "weights-fp16", "some weights are subnormal or overflow in FP16"),
+    ("for the list of affected weights", "weights-fp16", "some weights are subnormal or overflow in FP16"),
     ("insufficient memory", "memory", "tactics were skipped for lack of workspace memory"),
     ("requested amount of gpu memory", "memory", "tactics were skipped for lack of workspace memory"),
     ("no implementation", "implementation", "a layer has no implementation in the precision or format asked for"),

@@ -107,6 +107,7 @@ def _lines(pair: Pair) -> list[tuple[str, str, str, str]]:
         ("engine size", lambda row: row.engine_bytes or None, lambda n: wording.size(int(n)), None),
         ("build time", lambda row: row.build_seconds if row.built else None, wording.seconds, ""),
         ("error", lambda row: row.max_abs_error, wording.error, ""),
+        ("error / largest output", lambda row: row.relative_error, wording.error, ""),
     )
     lines: list[tuple[str, str, str, str]] = []
     for what, number, words, ratio in times:

@@ -80,6 +80,7 @@ def test_bursts(graph: bool, transfers: bool) -> None:
     assert phases is not None
     assert (phases.h2d[1] > phases.h2d[0]) == transfers
     assert all(wall > 0 for _, wall in engine.bursts)
+    assert engine.graphed == graph
 
 
 def test_another_shape_of_a_dynamic_input() -> None:

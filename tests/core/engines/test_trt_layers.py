@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from onnx_rewrite.engines.protocol import Model
 from onnx_rewrite.engines.trt_build import parsable
-from onnx_rewrite.engines.trt_layers import inspected, listed
+from onnx_rewrite.engines.trt_layers import inspected, listed, readable
 from onnx_rewrite.report.layers import destinations, reformats
 from onnx_rewrite.report.schema import LayerReport
 
@@ -125,3 +125,24 @@ def test_a_region_is_what_lies_between_its_tensors() -> None:
     ]
     assert read(chain("a", "b", "c", "d", "e"), *entries) == [("a",), (), ("b", "c", "d"), (), ("e",)]
     assert inspected(json.dumps({"Layers": entries}), chain("a"))[4].tactic == ""
+
+
+BROKEN = '{"Layers": [{"Name": "a", "Metadata": "[ONNX Layer: a]\x1e[ONNX Layer: b]\x1f"}, {"Name": "c"}]}'
+
+
+def test_control_characters_in_what_the_inspector_gives() -> None:
+    with pytest.raises(ValueError, match="control character"):
+        json.loads(BROKEN)
+    text = readable(BROKEN, lambda i: pytest.fail("not needed"), 2)
+    assert json.loads(text)["Layers"][1] == {"Name": "c"}
+    assert [layer.nodes for layer in inspected(text, chain("a", "b", "c"))] == [("a", "b"), ("c",)]
+    assert [layer.nodes for layer in inspected(BROKEN, chain("a", "b", "c"))] == [("a", "b"), ("c",)]
+
+
+def test_layers_one_by_one_where_the_whole_cannot_be_read() -> None:
+    singles = ['{"Name": "a"}', '{"Name": "b', '{"Name": "c\x1e"}']
+    text = readable('{"Layers": [', singles.__getitem__, 3)
+    assert [layer.name for layer in inspected(text, chain("a"))] == ["a", "layer 1", "c\x1e"]
+    valid = '{"Layers": ["a"]}'
+    assert readable(valid, singles.__getitem__, 1) is valid
+    assert readable("", singles.__getitem__, 0) == ""
