@@ -114,7 +114,8 @@ def test_a_gpu_that_cannot_be_used(driver: Path, environment: dict[str, str], wo
 
 
 def test_a_machine_without_cuda_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cuda", None)
+    for name in ("cuda", "cuda.core"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert cuda.obstacle() == "cuda-core is not installed: pip install 'onnx-rewrite[cuda]'"
 
 
