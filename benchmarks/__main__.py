@@ -13,6 +13,7 @@ NAMES = {
     "deform-conv": "ways to write a deformable convolution, as engines on a GPU",
     "deform-kernel": "the deformable convolution's kernel on a GPU: right, and how fast",
     "deform-engine": "the plugins inside TensorRT: right, and how fast",
+    "kernels": "kernels of TensorRT-RTX engines of the tests' models, without a GPU",
     "fuzz": "random graphs around the patterns, every rewrite compared",
 }
 

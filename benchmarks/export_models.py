@@ -88,6 +88,7 @@ def export(name: str, opset: int, folder: Path) -> Path:
     randomise(model)
     model.eval()
     path = folder / f"{name}_op{opset}.onnx"
+    unfinished = path.with_suffix(".part")
     names = ["ids", "mask"] if name == "bert" else ["x"]
     options = {
         "opset_version": opset,
@@ -97,9 +98,10 @@ def export(name: str, opset: int, folder: Path) -> Path:
         "do_constant_folding": True,
     }
     try:
-        torch.onnx.export(model, inputs, str(path), dynamo=False, **options)
+        torch.onnx.export(model, inputs, str(unfinished), dynamo=False, **options)
     except TypeError:  # a torch from before the second exporter
-        torch.onnx.export(model, inputs, str(path), **options)
+        torch.onnx.export(model, inputs, str(unfinished), **options)
+    unfinished.replace(path)  # whoever waits for the file finds a whole one
     return path
 
 

@@ -279,7 +279,7 @@ What is built:
                          none, ampere+ or same
   --compute-capability SM
                          what tensorrt-rtx builds ahead of time for: SM86, SM89,
-                         SM120, ...
+                         SM120, ...; SM86+SM89: one engine for both
   --plugin LIB           a library of plugins; repeatable
   --cache on|off         off: builds anew, and keeps no engine (default: on)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
+from onnx_rewrite.engines.nsight import span
 from onnx_rewrite.engines.options import merged
 from onnx_rewrite.engines.precision import stated
 from onnx_rewrite.engines.protocol import Backend, Bursting, Engine, Layer, Model, Profile, Profiled
@@ -42,6 +43,7 @@ def compare(
     profiles: Mapping[str, Profile] | None = None,
     profile: bool = False,
     watch: Watch | None = None,
+    known: Trials | None = None,
 ) -> list[BenchmarkReport]:
     """Measures two models, or one, with each of some engines.
 
@@ -61,6 +63,7 @@ def compare(
         profiles: By input name: what engines are built for.
         profile: Whether the rows list the layers, with their times where an engine can be profiled.
         watch: Told of each engine that was built, and run where it could be.
+        known: Feeds, and what the models give for them, where that was computed before; in place of `inputs`.
 
     Returns:
         One row per engine and model, those of one engine together, `before` first. `max_abs_error` is the distance of
@@ -72,7 +75,7 @@ def compare(
     models: dict[Side, Model] = {"after": after} if before is None else {"before": before, "after": after}
     if progress is not None:
         progress.stage("preparing the measurements")
-    found = trials(list(models.values()), shapes=shapes, inputs=inputs, seed=seed)
+    found = known or trials(list(models.values()), shapes=shapes, inputs=inputs, seed=seed)
     rows: list[BenchmarkReport] = []
     wanted = merged(found.shapes, profiles or {})
     for backend in engines:
@@ -106,7 +109,8 @@ def _measured(
         rows.append(row)
         built.append(None)
         try:
-            engine = backend.build(model, profiles=profiles)
+            with span(f"build {side}"):
+                engine = backend.build(model, profiles=profiles)
         except OnnxRewriteError as error:
             row.error = str(error)
             continue
@@ -123,14 +127,15 @@ def _measured(
     runnable: list[tuple[BenchmarkReport, Engine]] = []
     for row, engine in ready:
         try:
-            row.max_abs_error = _error(engine, found.feeds, expected[row.model])
+            with span(f"check {row.model}"):
+                row.max_abs_error, row.relative_error = _error(engine, found.feeds, expected[row.model])
         except OnnxRewriteError as error:
             row.error = f"not run: {error}"
         else:
             runnable.append((row, engine))
     feed = found.feeds[0] if found.feeds else {}
     try:
-        take_turns([engine for _, engine in runnable], feed, effort)
+        take_turns([engine for _, engine in runnable], feed, effort, names=[row.model for row, _ in runnable])
     except OnnxRewriteError as error:
         for row, _ in runnable:
             row.error = f"not run to the end: {error}"
@@ -139,7 +144,8 @@ def _measured(
         _times(row, engine)
         if profile and isinstance(engine, Profiled):
             try:
-                engine.profile(feed)
+                with span(f"profile {row.model}"):
+                    engine.profile(feed)
             except OnnxRewriteError as error:
                 row.warnings.append(f"no profile: {error}")
     if len(runnable) == 2:
@@ -164,7 +170,7 @@ def _times(row: BenchmarkReport, engine: Engine) -> None:
     if phases:
         row.parts_ms = spans(phases)
         notes = [str(note) for note in getattr(engine, "notes", ())]
-        row.warnings += [*notes, *warnings(row.parts_ms, graph=not notes)]
+        row.warnings += [*notes, *warnings(row.parts_ms, graph=bool(getattr(engine, "graphed", False)))]
 
 
 def _layer(layer: Layer) -> LayerReport:
@@ -177,7 +183,7 @@ def _describe(row: BenchmarkReport, engine: Engine) -> None:
     row.precision = engine.precision
     row.build_seconds = round(engine.build_seconds, 6)
     row.engine_bytes = engine.size
-    row.layers = len(engine.layers)
+    row.layers = len(engine.layers) if engine.layers or getattr(engine, "layers_known", True) else None
     row.cached = bool(getattr(engine, "cached", False))
     row.warnings += [str(words) for words in getattr(engine, "warnings", ())]
 
@@ -190,11 +196,13 @@ def _copy_device(rows: Sequence[BenchmarkReport]) -> None:
             row.device, row.precision = built.device, built.precision
 
 
-def _error(engine: Engine, feeds: Sequence[Mapping[str, Array]], expected: Sequence[object]) -> float | None:
-    """The largest difference on all feeds; None where there is nothing to hold the outputs against."""
-    worst: float | None = None
+def _error(
+    engine: Engine, feeds: Sequence[Mapping[str, Array]], expected: Sequence[object]
+) -> tuple[float | None, float | None]:
+    """The largest differences on all feeds; None where there is nothing to hold the outputs against."""
+    found: list[tuple[float, float]] = []
     for feed, want in zip(feeds, expected, strict=True):
         outputs = engine.run(feed)
         if isinstance(want, dict):
-            worst = max(worst or 0.0, largest_difference(outputs, want))
-    return worst
+            found.append(largest_difference(outputs, want))
+    return (max(a for a, _ in found), max(r for _, r in found)) if found else (None, None)

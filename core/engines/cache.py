@@ -6,13 +6,16 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from onnx_rewrite.engines.protocol import Model, Profile
+
+FORMAT = 2
+"""Counts changes of how engines are built, and of what is noted of them."""
 
 LIMIT = 8 << 30
 """Bytes that are kept; beyond them what was used longest ago goes."""
@@ -33,7 +36,7 @@ def key(model: Model, options: Mapping[str, object], profiles: Mapping[str, Prof
     for library in options.get("plugins") or ():  # pyright: ignore[reportGeneralTypeIssues]
         _add_file(found, Path(str(library)))
     shapes = {name: [one.min, one.opt, one.max] for name, one in sorted(profiles.items())}
-    found.update(json.dumps([dict(options), shapes, where], default=str, sort_keys=True).encode())
+    found.update(json.dumps([FORMAT, dict(options), shapes, where], default=str, sort_keys=True).encode())
     return found.hexdigest()
 
 
@@ -63,6 +66,24 @@ def write(name: str, data: bytes, notes: Mapping[str, Any]) -> None:
         _prune(path.parent)
     except OSError:
         return
+
+
+def knows(*where: str) -> bool:
+    """Whether it was noted that a library works on a GPU."""
+    return _note(where).is_file()
+
+
+def note(*where: str) -> None:
+    """Notes that a library works on a GPU; a folder that cannot be written to keeps nothing."""
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+        _note(where).touch()
+    except OSError:
+        return
+
+
+def _note(where: Sequence[str]) -> Path:
+    return folder() / f"{hashlib.sha256(json.dumps([FORMAT, *where]).encode()).hexdigest()}.works"
 
 
 def _prune(where: Path) -> None:

@@ -1,57 +1,55 @@
-"""The GPU through its driver: memory, streams, events and graphs.
+"""The GPU through `cuda.core`, NVIDIA's own: memory, streams, events and graphs.
 
-The driver's own library is all that is needed, and it is there wherever an engine can run: no CUDA toolkit, no
-version of a runtime library to agree on with TensorRT's. The context is the device's primary one, which TensorRT uses.
+It is imported when a GPU is asked for. The context is the device's primary one, which TensorRT uses too. What is not
+in `cuda.core` (how much memory is free, the driver's version) comes from `cuda.bindings`, on which it is built.
 """
 
 from __future__ import annotations
 
-import ctypes
+import functools
+import importlib
 import os
-from ctypes import c_char_p, c_float, c_int, c_size_t, c_uint, c_ulonglong, c_void_p
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from onnx_rewrite.engines.protocol import EngineError
 
-_MAJOR, _MINOR = 75, 76  # attributes of a device
-_NON_BLOCKING = 1
-_RELAXED = 2
-_OUT_OF_MEMORY = 2
+_Result = TypeVar("_Result")
 
-_SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "cuInit": (c_uint,),
-    "cuDriverGetVersion": (c_void_p,),
-    "cuDeviceGet": (c_void_p, c_int),
-    "cuDeviceGetName": (c_void_p, c_int, c_int),
-    "cuDeviceGetAttribute": (c_void_p, c_int, c_int),
-    "cuDevicePrimaryCtxRetain": (c_void_p, c_int),
-    "cuCtxSetCurrent": (c_void_p,),
-    "cuMemGetInfo_v2": (c_void_p, c_void_p),
-    "cuMemAlloc_v2": (c_void_p, c_size_t),
-    "cuMemFree_v2": (c_ulonglong,),
-    "cuMemAllocHost_v2": (c_void_p, c_size_t),
-    "cuMemFreeHost": (c_void_p,),
-    "cuMemcpyHtoDAsync_v2": (c_ulonglong, c_void_p, c_size_t, c_void_p),
-    "cuMemcpyDtoHAsync_v2": (c_void_p, c_ulonglong, c_size_t, c_void_p),
-    "cuStreamCreate": (c_void_p, c_uint),
-    "cuStreamSynchronize": (c_void_p,),
-    "cuStreamDestroy_v2": (c_void_p,),
-    "cuStreamBeginCapture_v2": (c_void_p, c_uint),
-    "cuStreamEndCapture": (c_void_p, c_void_p),
-    "cuGraphInstantiateWithFlags": (c_void_p, c_void_p, c_ulonglong),
-    "cuGraphLaunch": (c_void_p, c_void_p),
-    "cuGraphExecDestroy": (c_void_p,),
-    "cuGraphDestroy": (c_void_p,),
-    "cuEventCreate": (c_void_p, c_uint),
-    "cuEventDestroy_v2": (c_void_p,),
-    "cuEventRecord": (c_void_p, c_void_p),
-    "cuEventSynchronize": (c_void_p,),
-    "cuEventElapsedTime": (c_void_p, c_void_p, c_void_p),
-}
+INSTALL = "pip install 'onnx-rewrite[cuda]'"
 
 
 class CudaError(EngineError):
-    """The driver refuses a call; the message is its own."""
+    """CUDA refuses a call; the message is its own."""
+
+
+@dataclass(frozen=True)
+class Handle:
+    """Memory or a stream.
+
+    Attributes:
+        address: What TensorRT is told: a pointer, or the stream's handle.
+        native: The object of `cuda.core`, which frees it.
+    """
+
+    address: int
+    native: Any
+
+
+def _said(method: Callable[..., _Result]) -> Callable[..., _Result]:
+    """The method, with every failure of CUDA's as a CudaError."""
+
+    @functools.wraps(method)
+    def speaking(*arguments: Any, **options: Any) -> _Result:
+        try:
+            return method(*arguments, **options)
+        except CudaError:
+            raise
+        except Exception as error:  # cuda.core has several kinds, and none in common
+            raise CudaError(_words(error)) from error
+
+    return speaking
 
 
 class Cuda:
@@ -63,136 +61,124 @@ class Cuda:
         driver: The newest CUDA that the driver supports, "13.0".
 
     Raises:
-        CudaError: There is no driver, or no GPU.
+        CudaError: cuda-core is not installed, there is no driver, or no GPU.
     """
 
+    @_said
     def __init__(self) -> None:
-        self._library = _load()
-        self._call("cuInit", 0)
-        device = c_int()
-        self._call("cuDeviceGet", ctypes.byref(device), 0)
-        text = ctypes.create_string_buffer(256)
-        self._call("cuDeviceGetName", text, len(text), device)
-        self.name = text.value.decode()
-        self.compute_capability = self._attribute(_MAJOR, device), self._attribute(_MINOR, device)
-        version = c_int()
-        self._call("cuDriverGetVersion", ctypes.byref(version))
-        self.driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        self._context = c_void_p()
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), device)
-        self._call("cuCtxSetCurrent", self._context)
+        core, self._driver = _libraries()
+        version = int(self._value(self._driver.cuDriverGetVersion()))
+        self.driver = f"{version // 1000}.{version % 1000 // 10}"
+        _fits(version // 1000)
+        self._device = core.Device(0)
+        self._device.set_current()
+        self.name = str(self._device.name)
+        major, minor = self._device.compute_capability
+        self.compute_capability = int(major), int(minor)
+        self._timed = core.EventOptions(timing_enabled=True)
+        self._nonblocking = core.StreamOptions(nonblocking=True)
+        # Memory of the device comes from a pool, in turn on a stream: on this one, which is waited for at once.
+        self._own: Any = self._device.create_stream(options=self._nonblocking)
+        self._pinned: Any = core.LegacyPinnedMemoryResource()
 
+    @_said
     def memory(self) -> tuple[int, int]:
         """Free and total bytes."""
-        free, total = c_size_t(), c_size_t()
-        self._call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
-        return free.value, total.value
+        error, free, total = self._driver.cuMemGetInfo()
+        self._value((error, None))
+        return int(free), int(total)
 
-    def allocate(self, size: int) -> int:
+    @_said
+    def allocate(self, size: int) -> Handle:
         """Device memory of at least one byte."""
-        return self._made("cuMemAlloc_v2", max(size, 1), kind=c_ulonglong)
+        buffer = self._device.allocate(max(size, 1), stream=self._own)
+        self._own.sync()
+        return Handle(int(buffer.handle), buffer)
 
-    def free(self, pointer: int) -> None:
-        """Gives device memory back."""
-        self._call("cuMemFree_v2", pointer)
-
-    def allocate_host(self, size: int) -> int:
+    @_said
+    def allocate_host(self, size: int) -> Handle:
         """Pinned memory of the host."""
-        return self._made("cuMemAllocHost_v2", max(size, 1))
+        buffer = self._pinned.allocate(max(size, 1))
+        return Handle(int(buffer.handle), buffer)
 
-    def free_host(self, pointer: int) -> None:
-        """Gives pinned memory back."""
-        self._call("cuMemFreeHost", pointer)
+    @_said
+    def free(self, memory: Handle) -> None:
+        """Gives memory back, once nothing uses it."""
+        memory.native.close(self._own)
 
-    def to_device(self, target: int, source: int, size: int, stream: int) -> None:
-        """Copies pinned memory to the device, in turn on the stream."""
-        self._call("cuMemcpyHtoDAsync_v2", target, source, size, stream)
+    @_said
+    def copy(self, target: Handle, source: Handle, stream: Handle) -> None:
+        """Copies memory to memory of the same size, host or device, in turn on the stream."""
+        source.native.copy_to(target.native, stream=stream.native)
 
-    def to_host(self, target: int, source: int, size: int, stream: int) -> None:
-        """Copies device memory to pinned memory, in turn on the stream."""
-        self._call("cuMemcpyDtoHAsync_v2", target, source, size, stream)
-
-    def stream(self) -> int:
+    @_said
+    def stream(self) -> Handle:
         """A new stream, which does not wait for the default one."""
-        return self._made("cuStreamCreate", _NON_BLOCKING)
+        made = self._device.create_stream(options=self._nonblocking)
+        return Handle(int(made.handle), made)
 
-    def wait_stream(self, stream: int) -> None:
+    @_said
+    def wait_stream(self, stream: Handle) -> None:
         """Waits until everything on the stream is done."""
-        self._call("cuStreamSynchronize", stream)
+        stream.native.sync()
 
-    def close_stream(self, stream: int) -> None:
-        """Ends a stream."""
-        self._call("cuStreamDestroy_v2", stream)
-
-    def event(self) -> int:
+    @_said
+    def event(self) -> Any:
         """A new event with a time; whoever waits for it spins."""
-        return self._made("cuEventCreate", 0)
+        return self._device.create_event(options=self._timed)
 
-    def close_event(self, event: int) -> None:
-        """Ends an event."""
-        self._call("cuEventDestroy_v2", event)
-
-    def record(self, event: int, stream: int) -> None:
+    @_said
+    def record(self, event: Any, stream: Handle) -> None:
         """The event happens when the stream comes to it."""
-        self._call("cuEventRecord", event, stream)
+        stream.native.record(event)
 
-    def wait_event(self, event: int) -> None:
+    @_said
+    def wait_event(self, event: Any) -> None:
         """Waits until it has happened."""
-        self._call("cuEventSynchronize", event)
+        event.sync()
 
-    def milliseconds(self, start: int, end: int) -> float:
+    @_said
+    def milliseconds(self, start: Any, end: Any) -> float:
         """Between two events that have happened."""
-        found = c_float()
-        self._call("cuEventElapsedTime", ctypes.byref(found), start, end)
-        return float(found.value)
+        return float(end - start)
 
-    def begin_capture(self, stream: int) -> None:
-        """From now on the stream's work is noted and not done."""
-        self._call("cuStreamBeginCapture_v2", stream, _RELAXED)
+    @_said
+    def capture(self, stream: Handle, work: Callable[[], bool]) -> Any:
+        """The work as a graph that can be launched; it is not done.
 
-    def end_capture(self, stream: int) -> int:
-        """The work that was noted, ready to be launched.
+        Args:
+            stream: What the work is put on.
+            work: Returns whether it could be put there.
 
         Raises:
             CudaError: Something in it cannot be captured.
         """
-        graph = c_void_p()
-        self._call("cuStreamEndCapture", stream, ctypes.byref(graph))
-        if not graph.value:
-            raise CudaError("CUDA: the capture gave no graph")
+        builder = stream.native.create_graph_builder().begin_building(mode="relaxed")
         try:
-            return self._made("cuGraphInstantiateWithFlags", graph, 0)
+            put = work()
+            builder.end_building()
+            if not put:
+                raise CudaError("it cannot be captured")
+            return builder.complete()
         finally:
-            self._call("cuGraphDestroy", graph)
+            _close_quietly(builder)
 
-    def launch(self, graph: int, stream: int) -> None:
+    @_said
+    def launch(self, graph: Any, stream: Handle) -> None:
         """Does the work of a graph."""
-        self._call("cuGraphLaunch", graph, stream)
+        graph.launch(stream.native)
 
-    def close_graph(self, graph: int) -> None:
-        """Ends a graph."""
-        self._call("cuGraphExecDestroy", graph)
+    @_said
+    def close(self, thing: Any) -> None:
+        """Ends a stream, an event or a graph."""
+        (thing.native if isinstance(thing, Handle) else thing).close()
 
-    def _attribute(self, which: int, device: c_int) -> int:
-        value = c_int()
-        self._call("cuDeviceGetAttribute", ctypes.byref(value), which, device)
-        return value.value
-
-    def _made(self, name: str, *arguments: Any, kind: Any = c_void_p) -> int:
-        found = kind()
-        self._call(name, ctypes.byref(found), *arguments)
-        return int(found.value or 0)
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        status = getattr(self._library, name)(*arguments)
-        if status == 0:
-            return
-        text = c_char_p()
-        self._library.cuGetErrorString(status, ctypes.byref(text))
-        words = (text.value or b"").decode() or f"error {status}"
-        if status == _OUT_OF_MEMORY:
-            words = "not enough GPU memory"
-        raise CudaError(f"CUDA: {words} ({name})")
+    def _value(self, answer: tuple[Any, Any]) -> Any:
+        status, value = answer
+        if int(status) != 0:
+            _, text = self._driver.cuGetErrorString(status)
+            raise CudaError(f"CUDA: {bytes(text or b'').decode() or status}")
+        return value
 
 
 def obstacle() -> str | None:
@@ -204,16 +190,46 @@ def obstacle() -> str | None:
     return None
 
 
-def _load() -> Any:
-    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+def _libraries() -> tuple[Any, Any]:
+    # Kernels are loaded when they are launched; all of a library's at once would take seconds.
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     try:
-        library = ctypes.CDLL(name)
-    except OSError as error:
-        raise CudaError("there is no NVIDIA driver") from error
+        core = importlib.import_module("cuda.core")
+        driver = importlib.import_module("cuda.bindings.driver")
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError):
+            raise CudaError(f"cuda-core is not installed: {INSTALL}") from error
+        raise CudaError(f"cuda-core does not load: {' '.join(str(error).split())}") from error
+    if not hasattr(core, "Device"):  # before 0.5 everything was in cuda.core.experimental
+        raise CudaError(f"cuda-core {core.__version__} is too old: {INSTALL}")
+    return core, driver
+
+
+def _fits(driver: int) -> None:
+    """Raises CudaError where cuda-bindings is of a later CUDA than the driver."""
+    major = int(str(importlib.import_module("cuda.bindings").__version__).partition(".")[0])
+    if driver < major:
+        way_out = f"pip install 'cuda-bindings<{driver + 1}'"
+        raise CudaError(f"the NVIDIA driver is of CUDA {driver}, the package cuda-bindings of CUDA {major}: {way_out}")
+
+
+def _close_quietly(builder: Any) -> None:
+    # An invalid capture is ended by this, and says once more that it was invalid.
     try:
-        for function, arguments in _SIGNATURES.items():
-            getattr(library, function).argtypes = list(arguments)
-        library.cuGetErrorString.argtypes = [c_int, c_void_p]
-    except AttributeError as error:
-        raise CudaError(f"the NVIDIA driver is too old: {error}") from error
-    return library
+        builder.close()
+    except Exception:
+        return
+
+
+def _words(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if type(error).__name__ == "DynamicLibNotFoundError":
+        return "there is no NVIDIA driver"
+    if "CUDA_ERROR_OUT_OF_MEMORY" in text:
+        return "CUDA: not enough GPU memory"
+    if "CUDA_ERROR_NO_DEVICE" in text:
+        return "CUDA: no CUDA-capable device is detected"
+    if "not found" in text and "cu" in text.lower() and isinstance(error, RuntimeError):
+        return f"the NVIDIA driver is too old: {text}"
+    first, stop, _ = text.partition(". ")
+    return f"CUDA: {first}{stop.strip()}"

@@ -1,13 +1,33 @@
-"""Runs this program again under Nsight Systems."""
+"""Runs this program again under Nsight Systems, with NVTX ranges for what it does."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 
 from onnx_rewrite.errors import UsageError
+
+_MARK = "ONNX_REWRITE_NVTX"
+
+
+def watched() -> bool:
+    """Whether this process runs under Nsight Systems, started by `run`."""
+    return _MARK in os.environ
+
+
+def span(name: str) -> contextlib.AbstractContextManager[object]:
+    """An NVTX range around what is done inside; nothing where nobody watches, or the package nvtx is not installed."""
+    if not watched():
+        return contextlib.nullcontext()
+    try:
+        return importlib.import_module("nvtx").annotate(name, domain="onnx-rewrite")
+    except ImportError:
+        return contextlib.nullcontext()
 
 
 def command(report: str, arguments: Sequence[str]) -> list[str]:
@@ -36,4 +56,4 @@ def run(report: str, arguments: Sequence[str]) -> int:
             "--nsys: Nsight Systems (nsys) is not on this machine's PATH",
             hint="see https://developer.nvidia.com/nsight-systems, or use --profile",
         )
-    return subprocess.run(command(report, arguments), check=False).returncode
+    return subprocess.run(command(report, arguments), env={**os.environ, _MARK: "1"}, check=False).returncode

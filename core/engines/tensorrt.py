@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache as cache_of_functions
+from pathlib import Path
 from typing import Any
 
 from onnx_rewrite.engines import cache, plugins, trt_build
@@ -43,10 +44,10 @@ class TensorRT:
         except (ImportError, OSError, AttributeError, RuntimeError) as error:
             return Unavailable(not_loaded("TensorRT", error), "pip install 'onnx-rewrite[tensorrt]'")
         try:
-            Cuda()
+            gpu = Cuda()
         except CudaError as error:
             return Unavailable(f"TensorRT {version} needs an NVIDIA GPU: {error}", "use tensorrt-rtx")
-        if not _has_gpu(trt):
+        if not _works(trt, f"TensorRT {version}", gpu.name, str(gpu.compute_capability), gpu.driver):
             return Unavailable(f"TensorRT {version} finds no NVIDIA GPU that it can use", "use tensorrt-rtx")
         return None
 
@@ -132,6 +133,16 @@ class GpuEngine:
         return tuple(self._runner.notes)
 
     @property
+    def layers_known(self) -> bool:
+        """Whether the inspector tells them: an engine on a GPU has some."""
+        return bool(self.layers)
+
+    @property
+    def graphed(self) -> bool:
+        """Whether inferences are launched as CUDA graphs."""
+        return self._runner.graphed
+
+    @property
     def information(self) -> str:
         """The inspector's JSON."""
         return self._runner.information
@@ -166,7 +177,9 @@ def made(
         writer = stack.enter_context(trt_build.logging(trt, log))
         where = (library, cuda.name, str(cuda.compute_capability), cuda.driver)
         name = cache.key(model, options.of_build(), profiles, *where)
-        found = cache.read(name) if options.cache and log is None else None
+        # A log or a file of timings that is asked for comes from building.
+        kept = options.cache and log is None and (options.timing_cache is None or Path(options.timing_cache).is_file())
+        found = cache.read(name) if kept else None
         if found is not None:
             data, notes = found
             trt_build.load_plugins(trt, writer.logger, options.plugins)
@@ -195,9 +208,18 @@ def _end(runner: Runner, stack: contextlib.ExitStack) -> None:
 
 
 @cache_of_functions
-def _has_gpu(trt: Any) -> bool:
-    """Whether TensorRT can make a builder, which takes a driver and a GPU that it supports."""
+def _works(trt: Any, *where: str) -> bool:
+    """Whether TensorRT can make a builder, which takes a driver and a GPU that it supports.
+
+    The first builder of a process reads a library of a gigabyte, so that it works is noted for those who find their
+    engine in the cache. A runtime would be cheaper to ask, but on a driver that is too old for it the process crashes.
+    """
+    if cache.knows(*where):
+        return True
     try:
-        return trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR)) is not None
+        if trt.Builder(trt.Logger(trt.Logger.INTERNAL_ERROR)) is None:
+            return False
     except Exception:  # pybind11 raises TypeError for the null pointer that comes back
         return False
+    cache.note(*where)
+    return True

@@ -31,10 +31,11 @@ DEFAULT = "SM89"
 
 
 class TensorRTRTX:
-    """Builds engines for one compute capability, which need not be that of this machine.
+    """Builds engines for compute capabilities that need not be that of this machine.
 
     Args:
-        compute_capability: One of `COMPUTE_CAPABILITIES`, to build ahead of time; None: this machine's GPU, or SM89.
+        compute_capability: One of `COMPUTE_CAPABILITIES`, to build ahead of time, or several with "+" between, for one
+            engine that runs on each; None: this machine's GPU, or SM89.
         options: How engines are built and run; its `compute_capability` counts where the first argument is None.
         log: A file that the library's verbose messages are added to, or None.
     """
@@ -47,9 +48,10 @@ class TensorRTRTX:
         self.options = options or BuildOptions()
         self.log = log
         wanted = compute_capability or self.options.compute_capability
-        if wanted is not None and wanted not in COMPUTE_CAPABILITIES:
-            known = ", ".join(COMPUTE_CAPABILITIES)
-            raise UsageError(f"TensorRT-RTX builds nothing for {wanted!r}", hint=f"one of {known}")
+        for one in () if wanted is None else wanted.split("+"):
+            if one not in COMPUTE_CAPABILITIES:
+                known = ", ".join(COMPUTE_CAPABILITIES)
+                raise UsageError(f"TensorRT-RTX builds nothing for {one!r}", hint=f"one of {known}")
         self.compute_capability = wanted
 
     def unavailable(self) -> Unavailable | None:
@@ -80,7 +82,13 @@ class TensorRTRTX:
         target = self.compute_capability or DEFAULT
         with trt_build.logging(trt, self.log) as log:
             built = trt_build.build(
-                trt, log, model, options, profiles or {}, library="TensorRT-RTX", compute_capabilities=(target,)
+                trt,
+                log,
+                model,
+                options,
+                profiles or {},
+                library="TensorRT-RTX",
+                compute_capabilities=tuple(target.split("+")),
             )
         return AheadOfTimeEngine(
             data=built.data,

@@ -10,6 +10,7 @@ from time import perf_counter
 
 import numpy as np
 
+from onnx_rewrite.engines.nsight import span
 from onnx_rewrite.engines.protocol import Bursting, Engine, Phases
 from onnx_rewrite.report.schema import Latency, Ratio
 from onnx_rewrite.verify.dtypes import Array
@@ -37,7 +38,9 @@ class Effort:
     iterations: int = 10
 
 
-def take_turns(engines: Sequence[Engine], feeds: Mapping[str, Array], effort: Effort) -> None:
+def take_turns(
+    engines: Sequence[Engine], feeds: Mapping[str, Array], effort: Effort, *, names: Sequence[str] = ()
+) -> None:
     """Runs engines in turn, so that a machine that slows down slows all of them; their `timings` hold what counts.
 
     Engines that repeat inferences by themselves are given the machine for a while each, again and again.
@@ -47,7 +50,7 @@ def take_turns(engines: Sequence[Engine], feeds: Mapping[str, Array], effort: Ef
     """
     bursting = [engine for engine in engines if isinstance(engine, Bursting)]
     if engines and len(bursting) == len(engines):
-        _bursts(bursting, feeds, effort)
+        _bursts(bursting, feeds, effort, dict(zip(map(id, bursting), names, strict=False)))
         return
     for engine in engines:
         began = perf_counter()
@@ -63,7 +66,7 @@ def take_turns(engines: Sequence[Engine], feeds: Mapping[str, Array], effort: Ef
         turn += 1
 
 
-def _bursts(engines: Sequence[Bursting], feeds: Mapping[str, Array], effort: Effort) -> None:
+def _bursts(engines: Sequence[Bursting], feeds: Mapping[str, Array], effort: Effort, names: Mapping[int, str]) -> None:
     seconds = 3.0 if effort.seconds is None else effort.seconds
     for engine in engines:
         engine.burst(feeds, effort.warmup_seconds, 1)
@@ -75,7 +78,8 @@ def _bursts(engines: Sequence[Bursting], feeds: Mapping[str, Array], effort: Eff
                 counted = len(engine.timings), len(engine.bursts)
                 engine.burst(feeds, 0.0, 3)
                 del engine.timings[counted[0] :], engine.bursts[counted[1] :]
-            engine.burst(feeds, seconds / ROUNDS, math.ceil(effort.iterations / ROUNDS))
+            with span(f"time {names.get(id(engine), '')}"):
+                engine.burst(feeds, seconds / ROUNDS, math.ceil(effort.iterations / ROUNDS))
 
 
 def _enough(engine: Engine, effort: Effort) -> bool:

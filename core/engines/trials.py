@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnx_rewrite.engines.protocol import Model
+from onnx_rewrite.verify.bindings import Input, fed_inputs
 from onnx_rewrite.verify.dtypes import Array
 from onnx_rewrite.verify.feeds import Source
 from onnx_rewrite.verify.inputs import check_feeds, check_shapes
@@ -79,8 +80,11 @@ def trials(
     shapes: Mapping[str, Sequence[int]] | None,
     inputs: Sequence[Mapping[str, Array]] | None,
     seed: int,
+    expect: bool = True,
 ) -> Trials:
-    """The user's feeds, or one drawn for the first model, of amplitude 1.
+    """The user's feeds, or one drawn for the first model, of amplitude 1, and what the models give for them.
+
+    Without `expect` nothing is run but what a dynamic model's shapes are found with: the outputs are None.
 
     Raises:
         UsageError: `inputs` or `shapes` do not fit the first model.
@@ -89,7 +93,8 @@ def trials(
     for feed in inputs or ():
         check_feeds(first, feed)
     check_shapes(first, shapes or {})
-    oracles = [Oracle(model) for model in models]
+    dynamic = not inputs and not all(map(_static, fed_inputs(first)))
+    oracles = [Oracle(model) if expect or (dynamic and model is models[0]) else None for model in models]
     if inputs:
         feeds = tuple(inputs)
     else:
@@ -97,30 +102,46 @@ def trials(
         if source.obstacle:
             return Trials((), tuple(() for _ in models), source.obstacle)
         feeds = (_drawn(source, oracles[0]),)
-    return Trials(feeds, tuple(tuple(map(oracle, feeds)) for oracle in oracles))
+    wanted = (oracle if expect else None for oracle in oracles)
+    return Trials(feeds, tuple(tuple(one(feed) if one else None for feed in feeds) for one in wanted))
 
 
-def _drawn(source: Source, oracle: Oracle) -> Mapping[str, Array]:
+def _static(value: Input) -> bool:
+    return value.dims is not None and all(isinstance(dim, int) for dim in value.dims)
+
+
+def _drawn(source: Source, oracle: Oracle | None) -> Mapping[str, Array]:
     """A feed under the first binding of the symbolic dimensions that the model accepts."""
     first: Mapping[str, Array] | None = None
     for binding in source.bindings():
         feed = source.draw(UNIT, binding).values
-        if oracle.obstacle is not None or oracle(feed) is not None:
+        if oracle is None or oracle.obstacle is not None or oracle(feed) is not None:
             return feed
         first = feed if first is None else first
     return first or {}
 
 
-def largest_difference(found: Outputs, expected: Outputs) -> float:
-    """The largest absolute difference of any element; infinite where shapes, NaN or infinities differ."""
-    worst = 0.0
+def largest_difference(found: Outputs, expected: Outputs) -> tuple[float, float]:
+    """The largest absolute difference of any element, and the largest one relative to the largest number of its output;
+    infinite where shapes, NaN or infinities differ.
+    """
+    worst = relative = 0.0
     for name, want in expected.items():
         have = found.get(name)
         if isinstance(want, np.ndarray) and isinstance(have, np.ndarray) and have.shape == want.shape:
-            worst = max(worst, _difference(have, want))
+            apart = _difference(have, want)
+            worst, relative = max(worst, apart), max(relative, apart / (_scale(want) or 1.0))
         elif isinstance(want, np.ndarray):
-            return float("inf")
-    return worst
+            return float("inf"), float("inf")
+    return worst, relative
+
+
+def _scale(want: Array) -> float:
+    """The largest finite number; 0 where there is none."""
+    if want.dtype.kind in "OUSb":
+        return 0.0
+    sizes = np.abs(want.astype(np.float64).ravel())
+    return float(np.max(sizes, initial=0.0, where=np.isfinite(sizes)))
 
 
 def _difference(have: Array, want: Array) -> float:

@@ -19,6 +19,7 @@ import onnx
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.precision import stated
 from onnx_rewrite.engines.protocol import EngineError, Model, Profile
+from onnx_rewrite.engines.trt_warnings import condensed
 from onnx_rewrite.errors import UsageError
 
 REMEDIES: dict[str, str] = dict.fromkeys(
@@ -302,7 +303,7 @@ def build(
         raise EngineError(f"{library} cannot build the model:\n{log.words()}")
     _keep_timings(config, options)
     made = bytes(serialized)
-    return Built(made, perf_counter() - began, how.name, log.layers, tuple(dict.fromkeys(log.warnings)))
+    return Built(made, perf_counter() - began, how.name, log.layers, condensed(log.warnings))
 
 
 def _network_flags(trt: Any) -> int:
@@ -358,6 +359,11 @@ def _configure(trt: Any, config: Any, options: BuildOptions, how: Precision, lib
         if level is None:
             raise UsageError(f"{library} has no hardware compatibility '{options.hardware_compatibility}'")
         config.hardware_compatibility_level = level
+    shared = getattr(getattr(trt, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
+    if shared is not None and int(str(trt.__version__).partition(".")[0]) < 10:
+        # Version 8.6 gives a profile to one execution context alone unless told otherwise, and the second crashes: for
+        # streams side by side, and for the profiler. Later versions share always.
+        config.set_preview_feature(shared, True)
     if options.timing_cache is not None:
         path = Path(options.timing_cache)
         config.set_timing_cache(config.create_timing_cache(path.read_bytes() if path.is_file() else b""), False)

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from onnx_rewrite.engines import trt_warnings
 from onnx_rewrite.engines.protocol import Layer
-from onnx_rewrite.engines.trt_layers import listed
+from onnx_rewrite.engines.trt_layers import listed, parts_of
+from onnx_rewrite.engines.trt_regions import Border, Step, attributed
 
 _PREFIX = re.compile(
     r"^\[[\d/]+-[\d:]+\] (?:\[(?P<a>[VIWEF])\] (?:\[(?:TRT|RTX|TensorRT)\] )?|\[TRT\] \[(?P<b>[VIWEF])\] )(?P<text>.*)$"
@@ -21,7 +23,8 @@ _FUSION = re.compile(
     r"^(?P<rule>[A-Za-z]\w*): (?:Fusing (?P<first>.+?) with (?P<second>.+)|(?P<other>Removing .+|Swap.+))$"
 )
 _PARSED = re.compile(r"^Parsing node: (?P<name>.*) \[(?P<operator>[^\]]+)\]$")
-_COSTS = re.compile(r"^=+ Computing costs for (?P<layer>.+?)\s*$")
+_COSTS = re.compile(r"^=+ Computing costs for ?(?P<layer>.*?)\s*$")
+_NAMED = re.compile(r"^.+ Set Tactic Name: (?P<name>\S+) Tactic: (?P<tactic>0x[0-9a-f]+)$")
 _FORMATS = re.compile(r"^\*+ Autotuning format combination: (?P<formats>.+?) \*+$")
 _RUNNER = re.compile(r"^-+ Timing Runner: (?P<layer>.+) \((?P<runner>[^()\[]+)(?:\[0x[0-9a-f]+\])?\)$")
 _TRIED = re.compile(r"^(?:Tactic Name: (?P<name>\S+) )?Tactic: (?P<tactic>0x[0-9a-f]+) Time: (?P<time>[0-9.e+-]+|inf)")
@@ -32,21 +35,15 @@ _REFORMAT = re.compile(
 _MEMORY = re.compile(r"^(?P<what>(?:Total|Max) [\w ]+ Memory): (?P<bytes>\d+)")
 _PEAK = re.compile(r"Peak memory usage of TRT CPU/GPU memory allocators: CPU (?P<cpu>\d+) MiB, GPU (?P<gpu>\d+) MiB")
 _SECONDS = re.compile(r"^(?P<what>[A-Z][\w ]+?)(?: completed in|:) (?P<seconds>[0-9.e-]+) seconds")
-_ENGINE_LAYER = re.compile(r"^Layer\((?P<kind>[^)]*)\): (?P<name>.+?), Tactic: (?P<tactic>0x[0-9a-f]+), (?P<io>.+)$")
-_TENSOR_TYPE = re.compile(r"\((\w+)\[")
-_LAYERNORM = re.compile(r"Detected layernorm nodes in FP16: (?P<names>.*)")
-
-CAUSES = (
-    ("layernorm", "layernorm-fp16", "a decomposed layernorm runs in FP16 and may overflow; the pass 'ln' fuses it"),
-    ("int64 weights", "int64", "INT64 weights were cast to INT32"),
-    ("subnormal", "subnormal", "some weights are subnormal or overflow in FP16"),
-    ("converting weights between types", "conversion", "weights lost accuracy in the conversion of their type"),
-    ("insufficient memory", "memory", "tactics were skipped for lack of workspace memory"),
-    ("requested amount of gpu memory", "memory", "tactics were skipped for lack of workspace memory"),
-    ("no implementation", "implementation", "a layer has no implementation in the precision or format asked for"),
-    ("dynamic range", "ranges", "tensors have no scale for INT8"),
+_ENGINE_LAYER = re.compile(
+    r"^Layer\((?P<kind>[^)]*)\): (?P<name>.+?), Tactic: (?P<tactic>0x[0-9a-f]+|-?\d+), (?P<ins>.*?) ?-> ?(?P<outs>.+)$"
 )
-"""Words of a warning, a short name, and what it means."""
+# "x (Float[1,3])" in 8.6 and later, "x[Float(1,3)]" before.
+_TENSOR = re.compile(r"(?P<name>.+?) ?[(\[](?P<type>\w+)[(\[][-\d,: ]*[)\]][)\]](?:, |$)")
+_STEP = re.compile(r"^(?P<name>.+) \[(?P<operator>[\w.:]+)\] (?P<side>inputs|outputs): (?P<tensors>.*)$")
+_STEP_TENSOR = re.compile(r"\[([^\[\]]+) -> ")
+_INITIALIZER = re.compile(r"^Importing initializer: (?P<name>.+)$")
+_LAYERNORM = re.compile(r"Detected layernorm nodes in FP16: (?P<names>.*)")
 
 
 @dataclass
@@ -176,11 +173,15 @@ class _Reader:
         self._warnings: Counter[str] = Counter()
         self._choices: dict[str, Choice] = {}
         self._layer = ""
+        self._unnamed = False
+        self._names: dict[str, str] = {}
         self._formats = ""
         self._times: dict[tuple[str, str], tuple[float, str]] = {}
         self._runner = ""
         self._unstaged = 0
-        self._in_engine = False
+        self._steps: dict[str, Step] = {}
+        self._constants: set[str] = set()
+        self._borders: list[Border] = []
 
     def read(self, severity: str, text: str) -> None:
         """Takes one record."""
@@ -194,6 +195,10 @@ class _Reader:
             return
         if match := _PARSED.match(text):
             self._operators[match["operator"]] += 1
+        elif match := _INITIALIZER.match(text):
+            self._constants.add(match["name"])
+        elif match := _STEP.match(text):
+            self._step(match)
         elif match := _STAGE.match(text):
             found.stages.append((match["stage"], int(match["count"])))
             for fusion in found.fusions[self._unstaged :]:
@@ -202,16 +207,21 @@ class _Reader:
         elif match := _COSTS.match(text):
             self._begin(match["layer"])
         elif text.startswith("==="):  # reformatting costs: their timings belong to no layer
-            self._layer = ""
+            self._layer, self._unnamed = "", False
         elif match := _FORMATS.match(text):
             self._formats = match["formats"]
         elif match := _RUNNER.match(text):
             self._runner = match["runner"]
+            if self._unnamed and match["layer"] != self._layer:
+                self._layer = match["layer"]
+                self._choices.setdefault(self._layer, Choice(self._layer))
             choice = self._choices.get(self._layer)
             if choice is not None and self._runner not in choice.runners:
                 choice.runners.append(self._runner)
+        elif match := _NAMED.match(text):
+            self._names[match["tactic"]] = match["name"]
         elif match := _TRIED.match(text):
-            self._tried(match["tactic"], match["name"] or "", float(match["time"]))
+            self._tried(match["tactic"], match["name"] or self._names.get(match["tactic"], ""), float(match["time"]))
         elif match := _CHOSEN.match(text):
             self._chosen(match["runner"], match["tactic"])
         elif match := _REFORMAT.match(text):
@@ -232,17 +242,23 @@ class _Reader:
         """What was found."""
         found = self.found
         found.nodes = dict(self._operators.most_common())
+        if self._borders:
+            placed = attributed(self._borders, list(self._steps.values()), self._constants)
+            for layer, nodes in zip(found.layers, placed, strict=True):
+                layer.nodes = list(nodes)
         found.choices = [one for one in self._choices.values() if one.runner or one.tried]
         for text, count in self._warnings.items():
-            low = text.lower()
-            cause, meaning = next(((name, means) for words, name, means in CAUSES if words in low), ("", ""))
+            cause, meaning = trt_warnings.understood(text)
             found.warnings.append(Warned(text, count, cause, meaning))
         found.warnings.sort(key=lambda one: not one.cause)
         return found
 
     def _begin(self, layer: str) -> None:
-        self._layer, self._formats = layer, ""
-        self._choices.setdefault(layer, Choice(layer))
+        # Until 8.6 the line often ends before the name, which the runners tell.
+        self._layer, self._formats, self._unnamed = layer, "", not layer
+        self._names.clear()
+        if layer:
+            self._choices.setdefault(layer, Choice(layer))
 
     def _tried(self, tactic: str, name: str, time: float) -> None:
         choice = self._choices.get(self._layer)
@@ -271,11 +287,20 @@ class _Reader:
             match = _ENGINE_LAYER.match(line)
             if match is None:
                 continue
-            ins, _, outs = match["io"].partition(" -> ")
-            sides = ["+".join(dict.fromkeys(_TENSOR_TYPE.findall(side))) for side in (ins, outs)]
-            name = match["name"]
-            nodes = [] if "ForeignNode" in name or name.startswith("Reformat") else re.split(r" \+ | \|\| ", name)
-            self.found.layers.append(EngineLayer(name, match["kind"], nodes, match["tactic"], " -> ".join(sides)))
+            sides = [list(_TENSOR.finditer(match[side])) for side in ("ins", "outs")]
+            types = " -> ".join("+".join(dict.fromkeys(one["type"] for one in side)) for side in sides)
+            reads, writes = (tuple(one["name"] for one in side) for side in sides)
+            name, reformats = match["name"], match["kind"].lower() in ("reformat", "noop")
+            parts = [] if reformats else [one for one in parts_of(name) if not one.startswith("(Unnamed Layer")]
+            self._borders.append(Border(name, tuple(parts), reads, writes, reformats))
+            tactic = "" if int(match["tactic"], 0) == 0 else match["tactic"]
+            self.found.layers.append(EngineLayer(name, match["kind"], list(parts), tactic, types))
+
+    def _step(self, match: re.Match[str]) -> None:
+        name, names = match["name"], tuple(_STEP_TENSOR.findall(match["tensors"]))
+        known = self._steps.get(name, Step(name, match["operator"], (), ()))
+        reads, writes = (names, known.writes) if match["side"] == "inputs" else (known.reads, names)
+        self._steps[name] = Step(name, match["operator"], reads, writes)
 
 
 def _plain(layer: Layer) -> EngineLayer:

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnx_rewrite.engines.cuda import Cuda, CudaError
+from onnx_rewrite.engines.cuda import Cuda, CudaError, Handle
+from onnx_rewrite.engines.nsight import watched
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.protocol import EngineError, Layer, Phases, Timing
-from onnx_rewrite.engines.trt_layers import inspected
+from onnx_rewrite.engines.trt_layers import inspected, readable
 from onnx_rewrite.verify.dtypes import Array
 
 _DEPTH = 2
@@ -27,6 +28,10 @@ _NUMPY = {
     "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool",
     "UINT8": "uint8", "BF16": "bfloat16", "FP8": "float8_e4m3fn",
 }  # fmt: skip
+
+
+_Events = tuple[Any, ...]
+_Pending = tuple[_Events, float, float]
 
 
 @dataclass
@@ -45,8 +50,8 @@ class _Buffer:
 
     shape: tuple[int, ...]
     size: int
-    host: int
-    device: int
+    host: Handle
+    device: Handle | None
 
 
 @dataclass
@@ -54,14 +59,12 @@ class _Lane:
     """One stream: its context, its buffers, and the inferences under way."""
 
     context: Any
-    stream: int
+    stream: Handle
     buffers: dict[str, _Buffer] = field(default_factory=dict[str, _Buffer])
-    graph: int | None = None
+    graph: Any = None
     allocators: dict[str, Any] = field(default_factory=dict[str, Any])
-    free: list[tuple[int, ...]] = field(default_factory=list[tuple[int, ...]])
-    pending: deque[tuple[tuple[int, ...], float, float]] = field(
-        default_factory=deque[tuple[tuple[int, ...], float, float]]
-    )
+    free: list[_Events] = field(default_factory=list[_Events])
+    pending: deque[_Pending] = field(default_factory=deque[_Pending])
 
 
 class Runner:
@@ -103,6 +106,8 @@ class Runner:
         self.notes: list[str] = []
         self.information = self._inspect()
         self.layers: tuple[Layer, ...] = inspected(self.information, model)
+        if not self.layers:
+            self.notes.append("the library does not tell the layers of this engine")
 
     def run(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Any], Timing]:
         """The outputs for some inputs, and when what happened."""
@@ -114,7 +119,7 @@ class Runner:
         self._enqueue(lane, start, transfers=True)
         phases = self._collect(lane, reference)
         self._cuda.wait_stream(lane.stream)
-        self._cuda.close_event(reference)
+        self._cuda.close(reference)
         outputs = {t.name: self._read(lane, t) for t in self._tensors if not t.is_input}
         return outputs, Timing(start, phases.latency / 1e3, phases)
 
@@ -136,7 +141,7 @@ class Runner:
         for lane in self._lanes:
             while lane.pending:
                 found.append(self._timing(lane, reference, begin))
-        self._cuda.close_event(reference)
+        self._cuda.close(reference)
         phases = [one.phases for one in found if one.phases is not None]
         first, last = min(one.h2d[0] for one in phases), max(one.d2h[1] for one in phases)
         return found, (last - first) / 1e3
@@ -165,7 +170,7 @@ class Runner:
         for i in range(iterations + 3):
             if i == 3:
                 found.clear()
-            if not context.execute_async_v3(lane.stream):
+            if not context.execute_async_v3(lane.stream.address):
                 raise EngineError(f"the engine does not run:\n{self._logger.words()}")
             self._cuda.wait_stream(lane.stream)
         return list(found.items())
@@ -176,12 +181,17 @@ class Runner:
             self._release(lane)
             for events in lane.free:
                 for event in events:
-                    self._cuda.close_event(event)
-            self._cuda.close_stream(lane.stream)
+                    self._cuda.close(event)
+            self._cuda.close(lane.stream)
         # Contexts before their engine, the engine before its runtime.
         self._lanes = []
         self._engine = None
         self._runtime = None
+
+    @property
+    def graphed(self) -> bool:
+        """Whether inferences are launched as CUDA graphs."""
+        return all(lane.graph is not None for lane in self._lanes)
 
     @property
     def device_memory(self) -> int:
@@ -210,14 +220,22 @@ class Runner:
         context = self._engine.create_execution_context()
         if context is None:
             raise EngineError(f"no execution context:\n{self._logger.words()}{self._memory()}")
+        if watched() and hasattr(context, "nvtx_verbosity"):
+            context.nvtx_verbosity = self._trt.ProfilingVerbosity.DETAILED
         return _Lane(context, self._cuda.stream())
 
     def _inspect(self) -> str:
         try:
             inspector = self._engine.create_engine_inspector()
-            return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
-        except (AttributeError, RuntimeError, UnicodeDecodeError):  # names of layers need not be UTF-8
+        except (AttributeError, RuntimeError):
             return ""
+        form = self._trt.LayerInformationFormat.JSON
+        try:
+            text = str(inspector.get_engine_information(form))
+        except (RuntimeError, UnicodeDecodeError):  # names of layers need not be UTF-8
+            text = ""
+        count = int(getattr(self._engine, "num_layers", 0))
+        return readable(text, lambda i: str(inspector.get_layer_information(i, form)), count)
 
     def _feed(self, feeds: Mapping[str, Array]) -> None:
         """Puts inputs where every stream finds them; new shapes get new buffers."""
@@ -241,9 +259,9 @@ class Runner:
             for tensor in self._tensors:
                 if tensor.is_input:
                     buffer = lane.buffers[tensor.name]
-                    ctypes.memmove(buffer.host, values[tensor.name].ctypes.data, buffer.size)
-                    if not tensor.on_host:
-                        self._cuda.to_device(buffer.device, buffer.host, buffer.size, lane.stream)
+                    ctypes.memmove(buffer.host.address, values[tensor.name].ctypes.data, buffer.size)
+                    if buffer.device is not None:
+                        self._cuda.copy(buffer.device, buffer.host, lane.stream)
             self._cuda.wait_stream(lane.stream)
             if new or shape_inputs:
                 self._first(lane)
@@ -259,7 +277,9 @@ class Runner:
                     raise EngineError(f"input {tensor.name} of shape {shape} does not fit the engine:\n{words}")
                 self._allocate(lane, tensor, value.shape)
                 if tensor.on_host:
-                    ctypes.memmove(lane.buffers[tensor.name].host, value.ctypes.data, lane.buffers[tensor.name].size)
+                    ctypes.memmove(
+                        lane.buffers[tensor.name].host.address, value.ctypes.data, lane.buffers[tensor.name].size
+                    )
         self._bind(lane, only_inputs=True)
         context.infer_shapes()
         for tensor in self._tensors:
@@ -282,7 +302,8 @@ class Runner:
                 self.shape: tuple[int, ...] = ()
 
             def reallocate_output(self, tensor_name: str, memory: Any, size: int, alignment: int) -> int:
-                return lane.buffers[name].device if size <= lane.buffers[name].size else 0
+                buffer = lane.buffers[name]
+                return buffer.device.address if buffer.device is not None and size <= buffer.size else 0
 
             def reallocate_output_async(
                 self, tensor_name: str, memory: Any, size: int, alignment: int, stream: Any
@@ -297,8 +318,8 @@ class Runner:
     def _allocate(self, lane: _Lane, tensor: _Tensor, shape: tuple[int, ...]) -> None:
         size = math.prod(shape) * tensor.dtype.itemsize
         try:
-            host = self._cuda.allocate_host(max(size, 1))
-            device = 0 if tensor.on_host else self._cuda.allocate(size)
+            host = self._cuda.allocate_host(size)
+            device = None if tensor.on_host else self._cuda.allocate(size)
         except CudaError as error:
             raise EngineError(f"{error}: {size} bytes for {tensor.name}{self._memory()}") from error
         lane.buffers[tensor.name] = _Buffer(tuple(shape), size, host, device)
@@ -310,14 +331,14 @@ class Runner:
             buffer = lane.buffers[tensor.name]
             if lane.graph is None and tensor.is_input:
                 lane.context.set_input_shape(tensor.name, buffer.shape)
-            lane.context.set_tensor_address(tensor.name, buffer.host if tensor.on_host else buffer.device)
+            lane.context.set_tensor_address(tensor.name, (buffer.device or buffer.host).address)
             if tensor.name in lane.allocators:
                 lane.context.set_output_allocator(tensor.name, lane.allocators[tensor.name])
 
     def _first(self, lane: _Lane) -> None:
         """One inference that loads kernels and sizes what is sized late; then the CUDA graph."""
         self._logger.errors.clear()
-        if not lane.context.execute_async_v3(lane.stream):
+        if not lane.context.execute_async_v3(lane.stream.address):
             raise EngineError(f"the engine does not run:\n{self._logger.words()}{self._memory()}")
         self._cuda.wait_stream(lane.stream)
         if self._logger.errors:
@@ -325,13 +346,9 @@ class Runner:
         if not self._options.graph or lane.allocators:
             return
         try:
-            self._cuda.begin_capture(lane.stream)
-            try:
-                ran = lane.context.execute_async_v3(lane.stream)
-            finally:
-                lane.graph = self._cuda.end_capture(lane.stream)
-            if not ran:
-                raise CudaError("it cannot be captured")
+            lane.graph = self._cuda.capture(
+                lane.stream, lambda: bool(lane.context.execute_async_v3(lane.stream.address))
+            )
         except CudaError as error:
             lane.graph = None
             note = f"not run as a CUDA graph: {error}"
@@ -339,7 +356,7 @@ class Runner:
                 self.notes.append(note)
             self._logger.errors.clear()
 
-    def _events(self, count: int) -> tuple[int, ...]:
+    def _events(self, count: int) -> _Events:
         return tuple(self._cuda.event() for _ in range(count))
 
     def _enqueue(self, lane: _Lane, begin: float, *, transfers: bool) -> None:
@@ -349,27 +366,27 @@ class Runner:
         if transfers:
             cuda.record(start, stream)
             for tensor in self._tensors:
-                if tensor.is_input and not tensor.on_host:
-                    buffer = lane.buffers[tensor.name]
-                    cuda.to_device(buffer.device, buffer.host, buffer.size, stream)
+                buffer = lane.buffers[tensor.name]
+                if tensor.is_input and buffer.device is not None:
+                    cuda.copy(buffer.device, buffer.host, stream)
         cuda.record(loaded, stream)
         before = perf_counter()
         if lane.graph is not None:
             cuda.launch(lane.graph, stream)
-        elif not lane.context.execute_async_v3(stream):
+        elif not lane.context.execute_async_v3(stream.address):
             raise EngineError(f"the engine does not run:\n{self._logger.words()}")
         after = perf_counter()
         cuda.record(computed, stream)
         if transfers:
             for tensor in self._tensors:
-                if not tensor.is_input and not tensor.on_host:
-                    buffer = lane.buffers[tensor.name]
-                    cuda.to_host(buffer.host, buffer.device, buffer.size, stream)
+                buffer = lane.buffers[tensor.name]
+                if not tensor.is_input and buffer.device is not None:
+                    cuda.copy(buffer.host, buffer.device, stream)
             cuda.record(end, stream)
         used = events if transfers else (loaded, loaded, computed, computed)
         lane.pending.append(((*used, *events), 1e3 * (before - begin), 1e3 * (after - begin)))
 
-    def _collect(self, lane: _Lane, reference: int) -> Phases:
+    def _collect(self, lane: _Lane, reference: Any) -> Phases:
         cuda = self._cuda
         events, before, after = lane.pending.popleft()
         start, loaded, computed, end = events[:4]
@@ -377,7 +394,7 @@ class Runner:
         times = [cuda.milliseconds(reference, event) for event in (start, loaded, computed, end)]
         # Differences of two times since a far start would lose digits in single precision: take each span by itself.
         spans = [
-            cuda.milliseconds(a, b) if a != b else 0.0
+            cuda.milliseconds(a, b) if a is not b else 0.0
             for a, b in ((start, loaded), (loaded, computed), (computed, end))
         ]
         lane.free.append(events[4:])
@@ -385,7 +402,7 @@ class Runner:
         compute = times[1], times[1] + spans[1]
         return Phases((before, after), h2d, compute, (times[2], times[2] + spans[2]))
 
-    def _timing(self, lane: _Lane, reference: int, begin: float) -> Timing:
+    def _timing(self, lane: _Lane, reference: Any, begin: float) -> Timing:
         phases = self._collect(lane, reference)
         return Timing(begin + phases.h2d[0] / 1e3, phases.latency / 1e3, phases)
 
@@ -393,18 +410,18 @@ class Runner:
         buffer = lane.buffers[tensor.name]
         shape = lane.allocators[tensor.name].shape if tensor.name in lane.allocators else buffer.shape
         found = np.empty(shape, tensor.dtype)
-        ctypes.memmove(found.ctypes.data, buffer.host, min(found.nbytes, buffer.size))
+        ctypes.memmove(found.ctypes.data, buffer.host.address, min(found.nbytes, buffer.size))
         wanted = self._wanted.get(tensor.name)
         return found if wanted is None or wanted == tensor.dtype else found.astype(wanted)
 
     def _release(self, lane: _Lane) -> None:
         if lane.graph is not None:
-            self._cuda.close_graph(lane.graph)
+            self._cuda.close(lane.graph)
             lane.graph = None
         for buffer in lane.buffers.values():
-            self._cuda.free_host(buffer.host)
-            if buffer.device:
-                self._cuda.free(buffer.device)
+            for memory in (buffer.host, buffer.device):
+                if memory is not None:
+                    self._cuda.free(memory)
         lane.buffers.clear()
         lane.allocators.clear()
 

@@ -58,7 +58,8 @@ def render(found: Analysis, console: Console) -> None:
         for layer in found.layers[:_TOP]:
             of = f" of {', '.join(layer.nodes[:4])}" if layer.nodes and layer.nodes != [layer.name] else ""
             more = f", and {len(layer.nodes) - 4} more" if len(layer.nodes) > 4 else ""
-            say(f"  {layer.kind}: {layer.name}, {layer.types}{of}{more}")
+            name = "region" if layer.name.startswith("{ForeignNode[") and layer.nodes else layer.name
+            say(f"  {layer.kind}: {name}, {layer.types}{of}{more}")
         _more(found.layers, say)
     if found.memory:
         head("memory")
@@ -71,6 +72,9 @@ def render(found: Analysis, console: Console) -> None:
     if found.warnings:
         head(f"{len(found.warnings)} warnings")
         for one in found.warnings[:_TOP]:
+            if one.cause == "int64":  # of every model with a Slice or Reshape
+                say(f"  {one.meaning}")
+                continue
             times = f" ({one.count} times)" if one.count > 1 else ""
             say(f"  {one.text[:300]}{times}", "yellow" if one.cause else "")
             if one.meaning:

@@ -53,7 +53,7 @@ def render(row: BenchmarkReport, console: Console, *, top: int = TOP) -> None:
     for layer in shown[:top]:
         ms = "" if layer.milliseconds is None else f"{layer.milliseconds:9.4f} ms"
         part = f"{100 * layer.milliseconds / total:5.1f} %" if layer.milliseconds and total else ""
-        words = "  ".join(filter(None, (ms, part, _cut(layer.name, 60), layer.types, _cut(layer.tactic, 40))))
+        words = "  ".join(filter(None, (ms, part, _cut(title(layer), 60), layer.types, _cut(layer.tactic, 40))))
         console.print(Text(f"  {words}"), no_wrap=True, overflow="ellipsis")
         nodes = ", ".join(layer.nodes[:_NODES]) + (f", and {n} more" if (n := len(layer.nodes) - _NODES) > 0 else "")
         if nodes and nodes != layer.name:
@@ -68,6 +68,15 @@ def render(row: BenchmarkReport, console: Console, *, top: int = TOP) -> None:
     console.print(words)
 
 
+def title(layer: LayerReport) -> str:
+    """The layer's name; a region, which the library names after two layers of its own, by its nodes."""
+    if not layer.name.startswith("{ForeignNode["):
+        return layer.name
+    if not layer.nodes:
+        return "a region of no ONNX node"
+    return f"region of {len(layer.nodes)} node{'s' if len(layer.nodes) > 1 else ''}"
+
+
 def render_destinations(row: BenchmarkReport, nodes: Sequence[str], console: Console) -> None:
     """Prints where some ONNX nodes went."""
     console.print(Text.assemble(("\nnodes", "bold"), f" of the model {row.model} in {row.engine}, {row.precision}"))
@@ -79,7 +88,7 @@ def render_destinations(row: BenchmarkReport, nodes: Sequence[str], console: Con
         for name in one.layers:
             layer = known[name]
             words = ", ".join(filter(None, (layer.kind, layer.types, layer.tactic)))
-            console.print(Text(f"  {one.node}: in {_cut(name, 60)}" + (f" ({words})" if words else "")))
+            console.print(Text(f"  {one.node}: in {_cut(title(layer), 60)}" + (f" ({words})" if words else "")))
         if one.beside:
             more = f", and {n} more" if (n := len(one.beside) - _NODES) > 0 else ""
             console.print(Text(f"      fused with {', '.join(one.beside[:_NODES])}{more}"))

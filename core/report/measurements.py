@@ -17,6 +17,9 @@ Number = Callable[[BenchmarkReport], "float | int | None"]
 
 _WARNINGS = 4
 
+NEGLIGIBLE = 0.005
+"""What building the same model twice changes easily: smaller differences are none, however sure one is of them."""
+
 NO_DIFFERENCE = "no difference"
 """What is said of two latencies that differ by no more than chance."""
 
@@ -46,8 +49,9 @@ def pairs(rows: Sequence[BenchmarkReport]) -> dict[str, Pair]:
 def judged(before: BenchmarkReport | None, after: BenchmarkReport | None) -> Literal["faster", "slower", "same"] | None:
     """Whether the model after is faster; None if either was not run.
 
-    "same" where the confidence interval of the ratio holds 1; in a report without one, where the ranges between the
-    quartiles overlap: then inferences of one model differ as much among themselves as those of the two models do.
+    "same" where the confidence interval of the ratio holds 1, or a number `NEGLIGIBLE` away from it; in a report
+    without an interval, where the ranges between the quartiles overlap: then inferences of one model differ as much
+    among themselves as those of the two models do.
     """
     if before is None or after is None:
         return None
@@ -55,7 +59,7 @@ def judged(before: BenchmarkReport | None, after: BenchmarkReport | None) -> Lit
     if a.median is None or b.median is None:
         return None
     if after.ratio is not None:
-        if after.ratio.low <= 1 <= after.ratio.high:
+        if after.ratio.low <= 1 + NEGLIGIBLE and after.ratio.high >= 1 - NEGLIGIBLE:
             return "same"
         return "faster" if after.ratio.value < 1 else "slower"
     if None not in (a.p25, a.p75, b.p25, b.p75) and a.p25 <= b.p75 and b.p25 <= a.p75:  # pyright: ignore[reportOperatorIssue]
@@ -103,6 +107,7 @@ def _lines(pair: Pair) -> list[tuple[str, str, str, str]]:
         ("engine size", lambda row: row.engine_bytes or None, lambda n: wording.size(int(n)), None),
         ("build time", lambda row: row.build_seconds if row.built else None, wording.seconds, ""),
         ("error", lambda row: row.max_abs_error, wording.error, ""),
+        ("error / largest output", lambda row: row.relative_error, wording.error, ""),
     )
     lines: list[tuple[str, str, str, str]] = []
     for what, number, words, ratio in times:

@@ -209,12 +209,14 @@ class BenchmarkReport:
         error: Why it was not built; of one that was, why it could not be run; or None.
         build_seconds: Wall-clock seconds of the build.
         engine_bytes: Size of the serialized engine; for onnxruntime of the optimised model.
-        layers: Number of layers of the engine; for onnxruntime of nodes of the optimised model.
+        layers: Number of layers of the engine, None where the library does not tell; for onnxruntime of nodes of the
+            optimised model.
         latency_ms: Per inference, from the inputs in the host's memory to the outputs there; of an engine on a GPU the
             GPU's own time, with transfers only where they were asked for.
         throughput: Inferences per second, one after another, or None.
         max_abs_error: Largest absolute difference to what onnxruntime gives for the same model in fp32 with
             optimisations off, or None.
+        relative_error: The same relative to the largest number of that output, or None.
         shapes: By input name: what it was built for and run on.
         parts_ms: Of an engine on a GPU: "compute", "enqueue" (the host's), "h2d" and "d2h".
         ratio: In the row after: its latency to that of the row before, or None.
@@ -232,10 +234,11 @@ class BenchmarkReport:
     error: str | None = None
     build_seconds: float = 0.0
     engine_bytes: int = 0
-    layers: int = 0
+    layers: int | None = 0
     latency_ms: Latency = field(default_factory=Latency)
     throughput: float | None = None
     max_abs_error: float | None = None
+    relative_error: float | None = None
     shapes: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     parts_ms: dict[str, Latency] = field(default_factory=dict[str, Latency])
     ratio: Ratio | None = None

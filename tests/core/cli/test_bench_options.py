@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -124,3 +127,23 @@ def test_the_command_line_under_nsight() -> None:
     assert found[:2] == ["nsys", "profile"]
     assert found[-4:] == ["bench", "m.onnx", "--engines", "tensorrt"]
     assert nsight.command("r", ["bench", "--nsys=r", "m.onnx"])[-2:] == ["bench", "m.onnx"]
+
+
+def test_ranges_for_nsight_systems(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+
+    @contextlib.contextmanager
+    def annotate(name: str, domain: str) -> Iterator[None]:
+        names.append(name)
+        yield
+
+    monkeypatch.setitem(sys.modules, "nvtx", types.SimpleNamespace(annotate=annotate))
+    with nsight.span("unseen"):
+        pass
+    monkeypatch.setenv("ONNX_REWRITE_NVTX", "1")
+    with nsight.span("seen"):
+        pass
+    monkeypatch.setitem(sys.modules, "nvtx", None)
+    with nsight.span("no package"):
+        pass
+    assert names == ["seen"]

@@ -19,6 +19,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from onnx_rewrite.engines.cuda import CudaError, Handle
+
 MAGIC = b"fake engine "
 
 
@@ -36,6 +38,7 @@ class FakeCuda:
         self.held: dict[int, Any] = {}
         self.events: dict[int, float] = {}
         self.graphs: dict[int, list[Any]] = {}
+        self.streams: set[int] = set()
         self.launches = 0
         self.copies = 0
         self.numbers = iter(range(1, 10**9))
@@ -44,68 +47,68 @@ class FakeCuda:
     def memory(self) -> tuple[int, int]:
         return 3 << 30, 4 << 30
 
-    def allocate(self, size: int) -> int:
+    def allocate(self, size: int) -> Handle:
         buffer = ctypes.create_string_buffer(max(size, 1))
         self.held[ctypes.addressof(buffer)] = buffer
-        return ctypes.addressof(buffer)
+        return Handle(ctypes.addressof(buffer), buffer)
 
-    def free(self, pointer: int) -> None:
-        del self.held[pointer]
+    allocate_host = allocate
 
-    allocate_host, free_host = allocate, free
+    def free(self, memory: Handle) -> None:
+        del self.held[memory.address]
 
-    def to_device(self, target: int, source: int, size: int, stream: int) -> None:
+    def copy(self, target: Handle, source: Handle, stream: Handle) -> None:
+        assert len(target.native) == len(source.native)
+        assert stream.address in self.streams
         self.copies += 1
-        ctypes.memmove(target, source, size)
+        ctypes.memmove(target.address, source.address, len(source.native))
 
-    to_host = to_device
+    def stream(self) -> Handle:
+        number = next(self.numbers)
+        self.streams.add(number)
+        return Handle(number, None)
 
-    def stream(self) -> int:
-        return next(self.numbers)
-
-    def wait_stream(self, stream: int) -> None:
-        pass
-
-    def close_stream(self, stream: int) -> None:
-        pass
+    def wait_stream(self, stream: Handle) -> None:
+        assert stream.address in self.streams
 
     def event(self) -> int:
         number = next(self.numbers)
         self.events[number] = 0.0
         return number
 
-    def close_event(self, event: int) -> None:
-        del self.events[event]
-
-    def record(self, event: int, stream: int) -> None:
+    def record(self, event: int, stream: Handle) -> None:
+        assert stream.address in self.streams
         self.events[event] = perf_counter()
 
     def wait_event(self, event: int) -> None:
-        pass
+        assert self.events[event], "an event that was never recorded"
 
     def milliseconds(self, start: int, end: int) -> float:
         return 1e3 * (self.events[end] - self.events[start])
 
-    def begin_capture(self, stream: int) -> None:
+    def capture(self, stream: Handle, work: Any) -> int:
         FakeCuda.capturing = []
-
-    def end_capture(self, stream: int) -> int:
-        from onnx_rewrite.engines.cuda import CudaError
-
-        work, FakeCuda.capturing = FakeCuda.capturing, None
+        put = work()
+        noted, FakeCuda.capturing = FakeCuda.capturing, None
         if not self.capturable:
-            raise CudaError("CUDA: operation not permitted when stream is capturing (cuStreamEndCapture)")
+            raise CudaError("CUDA: operation not permitted when stream is capturing")
+        assert put
         number = next(self.numbers)
-        self.graphs[number] = work or []
+        self.graphs[number] = noted or []
         return number
 
-    def launch(self, graph: int, stream: int) -> None:
+    def launch(self, graph: int, stream: Handle) -> None:
         self.launches += 1
         for work in self.graphs[graph]:
             work()
 
-    def close_graph(self, graph: int) -> None:
-        del self.graphs[graph]
+    def close(self, thing: Any) -> None:
+        if isinstance(thing, Handle):
+            self.streams.remove(thing.address)
+        elif thing in self.graphs:
+            del self.graphs[thing]
+        else:
+            del self.events[thing]
 
 
 class Severity(enum.IntEnum):
@@ -146,6 +149,9 @@ BuilderFlag = enum.Enum(
 )
 TacticSource = enum.IntEnum("TacticSource", "CUBLAS CUBLAS_LT CUDNN EDGE_MASK_CONVOLUTIONS JIT_CONVOLUTIONS", start=0)
 HardwareCompatibilityLevel = enum.Enum("HardwareCompatibilityLevel", "NONE AMPERE_PLUS")
+PreviewFeature = enum.Enum(
+    "PreviewFeature", "FASTER_DYNAMIC_SHAPES_0805 DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805 PROFILE_SHARING_0806"
+)
 MemoryPoolType = enum.Enum("MemoryPoolType", "WORKSPACE DLA_MANAGED_SRAM DLA_LOCAL_DRAM DLA_GLOBAL_DRAM TACTIC_DRAM")
 ProfilingVerbosity = enum.Enum("ProfilingVerbosity", "LAYER_NAMES_ONLY NONE DETAILED")
 LayerInformationFormat = enum.Enum("LayerInformationFormat", "ONELINE JSON")
@@ -237,6 +243,7 @@ class IBuilderConfig:
         self.pools: dict[MemoryPoolType, int] = {}
         self.sources: int | None = None
         self.profiles: list[Any] = []
+        self.preview: set[PreviewFeature] = set()
         self._cache: ITimingCache | None = None
 
     def set_flag(self, flag: BuilderFlag) -> None:
@@ -261,6 +268,9 @@ class IBuilderConfig:
 
     def get_timing_cache(self) -> ITimingCache | None:
         return self._cache
+
+    def set_preview_feature(self, feature: PreviewFeature, enable: bool) -> None:
+        (self.preview.add if enable else self.preview.discard)(feature)
 
     def add_optimization_profile(self, profile: Any) -> int:
         self.profiles.append(profile)
@@ -311,7 +321,8 @@ class Builder:
             return None
         self.logger.log(Severity.WARNING, "a warning of the builder")
         assert config.profiling_verbosity is ProfilingVerbosity.DETAILED
-        return IHostMemory(MAGIC + network.model.SerializeToString())
+        shared = PreviewFeature.PROFILE_SHARING_0806 in config.preview
+        return IHostMemory(MAGIC + (b"+" if shared else b"-") + network.model.SerializeToString())
 
 
 class EngineInspector:
@@ -325,11 +336,14 @@ class EngineInspector:
 
 class ICudaEngine:
     def __init__(self, data: bytes) -> None:
-        self.model = onnx.ModelProto.FromString(data[len(MAGIC) :])
+        self.shared = data[len(MAGIC) :][:1] == b"+"
+        self.contexts = 0
+        data = data[len(MAGIC) + 1 :]
+        self.model = onnx.ModelProto.FromString(data)
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        self.session = ort.InferenceSession(data[len(MAGIC) :], options, providers=["CPUExecutionProvider"])
+        self.session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         graph = self.model.graph
         self.values = {v.name: v for v in [*graph.input, *graph.output]}
         self.names = list(self.values)
@@ -352,6 +366,7 @@ class ICudaEngine:
         return TensorLocation.DEVICE
 
     def create_execution_context(self) -> IExecutionContext:
+        self.contexts += 1
         return IExecutionContext(self)
 
     def create_engine_inspector(self) -> EngineInspector:
@@ -386,6 +401,8 @@ class ICudaEngine:
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
         self.engine = engine
+        # Without sharing, the first context has taken the only profile.
+        self.has_profile = engine.shared or engine.contexts == 1
         self.profiler: IProfiler | None = None
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -393,6 +410,7 @@ class IExecutionContext:
 
     def set_input_shape(self, name: str, shape: Any) -> bool:
         declared = _Tensor(self.engine.values[name]).shape
+        assert -1 not in declared or self.has_profile, "the library would crash here"
         if len(declared) != len(shape) or any(a not in (-1, b) for a, b in zip(declared, shape, strict=True)):
             return False
         self._shapes[name] = tuple(shape)

@@ -73,6 +73,7 @@ def test_the_error_is_against_the_same_model_without_optimisations() -> None:
     rows = compare(Model(linear(0.5)), Model(linear(1.0)), [backend], inputs=[{"x": x}], effort=SHORT)
     column = (np.arange(12).reshape(4, 3) / 8).sum(axis=0).max()
     assert [row.max_abs_error for row in rows] == [pytest.approx(column + 0.5), pytest.approx(column + 1.0)]
+    assert [row.relative_error for row in rows] == [pytest.approx(1.0)] * 2
 
 
 def test_all_feeds_are_compared_and_the_first_is_timed() -> None:
@@ -172,7 +173,7 @@ def test_what_does_not_fit(options: dict, words: str) -> None:
     ],
 )
 def test_differences(found: list, expected: list, difference: float) -> None:
-    assert largest_difference({"y": np.array(found)}, {"y": np.array(expected)}) == difference
+    assert largest_difference({"y": np.array(found)}, {"y": np.array(expected)})[0] == difference
 
 
 @pytest.mark.usefixtures("rtx")

@@ -1,75 +1,130 @@
-"""The calls to the driver, against a library of the same signatures that a C compiler makes."""
+"""Our use of cuda.core, on a driver that a C compiler makes: the calls are real, the GPU is the host's memory.
+
+In processes of their own: a driver is loaded once, and no other test must find this one.
+"""
 
 from __future__ import annotations
 
-import ctypes
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from onnx_rewrite.engines import cuda
+from tests import stub_driver
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return stub_driver.make(tmp_path_factory.mktemp("driver"))
+
+
+def run(driver: Path, code: str, **more: str) -> str:
+    command, environment = [sys.executable, "-c", code], stub_driver.environment(driver, **more)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+CALLS = """
+import ctypes
 from onnx_rewrite.engines.cuda import Cuda, CudaError, obstacle
 
-COMPILER = shutil.which("cc") or shutil.which("gcc")
-pytestmark = pytest.mark.skipif(sys.platform != "linux" or COMPILER is None, reason="needs a C compiler on Linux")
+assert obstacle() is None
+cuda = Cuda()
+assert (cuda.name, cuda.compute_capability, cuda.driver) == ("Stub GPU", (9, 0), "13.0")
+assert cuda.memory() == (3 << 30, 4 << 30)
+
+source, device, target, stream = cuda.allocate_host(16), cuda.allocate(16), cuda.allocate_host(16), cuda.stream()
+ctypes.memmove(source.address, b"0123456789abcdef", 16)
+cuda.copy(device, source, stream)
+cuda.copy(target, device, stream)
+cuda.wait_stream(stream)
+assert ctypes.string_at(target.address, 16) == b"0123456789abcdef"
+empty = cuda.allocate(0), cuda.allocate_host(0)
+cuda.copy(*empty, stream)
+for memory in (source, device, target, *empty):
+    cuda.free(memory)
+
+start, end = cuda.event(), cuda.event()
+cuda.record(start, stream)
+graph = cuda.capture(stream, lambda: True)
+cuda.launch(graph, stream)
+cuda.record(end, stream)
+cuda.wait_event(end)
+assert cuda.milliseconds(start, end) > 0 > cuda.milliseconds(end, start)
+
+def refused(call, *arguments):
+    try:
+        call(*arguments)
+    except CudaError as error:
+        return str(error)
+
+stub = ctypes.CDLL("libcuda.so.1")
+assert refused(cuda.capture, stream, lambda: False) == "it cannot be captured"
+assert "invalidated" in refused(cuda.capture, stream, lambda: stub.stub_invalidate() or True)
+cuda.launch(cuda.capture(stream, lambda: True), stream)  # the stream is as before
+assert refused(cuda.allocate, 1 << 40) == "CUDA: not enough GPU memory"
+for thing in (start, end, graph, stream):
+    cuda.close(thing)
+"""
 
 
-@pytest.fixture
-def cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    library = tmp_path / "libcuda.so.1"
-    source = Path(__file__).with_name("stub_cuda.c")
-    subprocess.run([str(COMPILER), "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    loaded = ctypes.CDLL(str(library))
-    monkeypatch.setattr("ctypes.CDLL", lambda name: loaded)
-    return Cuda()
+def test_every_call(driver: Path) -> None:
+    run(driver, CALLS)
 
 
-def test_what_the_gpu_is(cuda: Cuda) -> None:
-    assert (cuda.name, cuda.compute_capability, cuda.driver) == ("Stub GPU", (9, 0), "13.0")
-    assert cuda.memory() == (3 << 30, 4 << 30)
-    assert obstacle() is None
+ENGINE = """
+import numpy as np
+from tests.core.engines.models import linear
+
+from onnx_rewrite.engines.bench import compare
+from onnx_rewrite.engines.options import BuildOptions
+from onnx_rewrite.engines.protocol import Model
+from onnx_rewrite.engines.tensorrt import TensorRT
+from onnx_rewrite.engines.timing import Effort
+
+effort = Effort(warmup_seconds=0.0, seconds=0.02)
+for options in (BuildOptions(graph=False, transfers=True, streams=2), BuildOptions()):
+    rows = compare(Model(linear()), Model(linear()), [TensorRT(options)], effort=effort, profile=True)
+    for row in rows:
+        assert row.error is None and row.device == "Stub GPU", row
+        assert row.max_abs_error < 1e-5 and row.latency_ms.median > 0 and row.throughput > 0, row
+    print(rows[1].ratio is not None, len(rows[0].profile), bool(rows[0].profile[0].milliseconds))
+"""
 
 
-def test_copies(cuda: Cuda) -> None:
-    source, device, target, stream = cuda.allocate_host(16), cuda.allocate(16), cuda.allocate_host(16), cuda.stream()
-    ctypes.memmove(source, b"0123456789abcdef", 16)
-    cuda.to_device(device, source, 16, stream)
-    cuda.to_host(target, device, 16, stream)
-    cuda.wait_stream(stream)
-    assert ctypes.string_at(target, 16) == b"0123456789abcdef"
-    cuda.free(device)
-    cuda.free_host(source)
-    cuda.free_host(target)
-    cuda.close_stream(stream)
+def test_an_engine_is_built_run_timed_and_profiled(driver: Path, tmp_path: Path) -> None:
+    assert run(driver, ENGINE, ONNX_REWRITE_CACHE=str(tmp_path)).split() == ["True", "3", "True"] * 2
 
 
-def test_events_and_graphs(cuda: Cuda) -> None:
-    stream, start, end = cuda.stream(), cuda.event(), cuda.event()
-    cuda.record(start, stream)
-    cuda.begin_capture(stream)
-    graph = cuda.end_capture(stream)
-    cuda.launch(graph, stream)
-    cuda.record(end, stream)
-    cuda.wait_event(end)
-    assert cuda.milliseconds(start, end) >= 0
-    assert cuda.milliseconds(end, start) <= 0
-    cuda.close_graph(graph)
-    cuda.close_event(start)
-    cuda.close_event(end)
-    cuda.close_stream(stream)
+OBSTACLE = "from onnx_rewrite.engines.cuda import obstacle; print(obstacle())"
 
 
-def test_a_call_that_is_refused(cuda: Cuda) -> None:
-    with pytest.raises(CudaError, match="not enough GPU memory"):
-        cuda.allocate(1 << 40)
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"STUB_INIT": "100"}, "CUDA: no CUDA-capable device is detected"),
+        ({"STUB_VERSION": "11080"}, "the NVIDIA driver is of CUDA 11, the package cuda-bindings of CUDA"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used(driver: Path, environment: dict[str, str], words: str) -> None:
+    assert run(driver, OBSTACLE, **environment).startswith(words)
 
 
-def test_a_driver_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "old.c").write_text("int cuInit(unsigned flags) { return 0; }")
-    library = tmp_path / "old.so"
-    subprocess.run([str(COMPILER), "-shared", "-fPIC", "-o", str(library), str(tmp_path / "old.c")], check=True)
-    loaded = ctypes.CDLL(str(library))
-    monkeypatch.setattr("ctypes.CDLL", lambda name: loaded)
-    assert "too old" in str(obstacle())
+def test_a_machine_without_cuda_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cuda", "cuda.core"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert cuda.obstacle() == "cuda-core is not installed: pip install 'onnx-rewrite[cuda]'"
+
+
+def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    class DynamicLibNotFoundError(RuntimeError):
+        """As cuda.pathfinder raises it."""
+
+    def libraries() -> None:
+        raise DynamicLibNotFoundError('"cuda" is an NVIDIA driver library and can only be found via system search.')
+
+    monkeypatch.setattr(cuda, "_libraries", libraries)
+    assert cuda.obstacle() == "there is no NVIDIA driver"

@@ -11,6 +11,8 @@ import pytest
 from onnx_rewrite.engines import registry
 from onnx_rewrite.errors import UsageError
 
+from . import fake_tensorrt
+
 
 @pytest.fixture
 def only_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +92,7 @@ def test_tensorrt_says_what_is_missing_beside_the_library(gpu: bool, monkeypatch
     def cuda() -> object:
         if not gpu:
             raise tensorrt.CudaError("there is no NVIDIA driver")
-        return object()
+        return fake_tensorrt.FakeCuda()
 
     monkeypatch.setattr(tensorrt, "Cuda", cuda)
     words = "finds no NVIDIA GPU that it can use" if gpu else "needs an NVIDIA GPU: there is no NVIDIA driver"
@@ -99,20 +101,10 @@ def test_tensorrt_says_what_is_missing_beside_the_library(gpu: bool, monkeypatch
     assert any(words in missing for missing in registry.choose("auto").missing)
 
 
-def test_a_machine_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx_rewrite.engines import cuda
-
-    def missing(name: str) -> object:
-        raise OSError(f"{name}: cannot open shared object file")
-
-    monkeypatch.setattr("ctypes.CDLL", missing)
-    assert cuda.obstacle() == "there is no NVIDIA driver"
-
-
 def test_looking_up_engines_imports_no_library() -> None:
     code = (
         "import sys; from onnx_rewrite.engines import registry; [registry.get(n) for n in registry.NAMES]; "
-        "print(*{'onnxruntime', 'tensorrt', 'tensorrt_rtx'} & set(sys.modules))"
+        "print(*{'cuda', 'onnxruntime', 'tensorrt', 'tensorrt_rtx'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnx_rewrite as rw
-from onnx_rewrite.engines import registry, trt_build
+from onnx_rewrite.engines import registry, tensorrt, trt_build
 from onnx_rewrite.engines.bench import compare
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.protocol import Bursting, EngineError, Model, Profile, Profiled
@@ -80,6 +80,7 @@ def test_bursts(graph: bool, transfers: bool) -> None:
     assert phases is not None
     assert (phases.h2d[1] > phases.h2d[0]) == transfers
     assert all(wall > 0 for _, wall in engine.bursts)
+    assert engine.graphed == graph
 
 
 def test_another_shape_of_a_dynamic_input() -> None:
@@ -94,6 +95,20 @@ def test_another_shape_of_a_dynamic_input() -> None:
         build(linear(rows="n"))
 
 
+def test_streams_and_a_profiler_share_the_profile_of_a_dynamic_engine() -> None:
+    engine = build(linear(rows="n"), profiles={"x": Profile((1, 4), (2, 4), (8, 4))}, streams=2)
+    engine.burst({"x": X}, 0.0, 4)
+    assert engine.profile({"x": X})
+    assert config().preview == {fake.PreviewFeature.PROFILE_SHARING_0806}
+
+
+def test_a_library_that_is_known_to_work_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    build(linear())
+    monkeypatch.setattr(fake.Builder, "__init__", lambda *_: pytest.fail("a builder was made"))
+    tensorrt._works.cache_clear()  # as in a new process
+    assert build(linear()).cached
+
+
 def test_all_memory_is_given_back() -> None:
     engine = build(linear(rows="n"), profiles={"x": Profile((1, 4), (2, 4), (8, 4))})
     cuda = fake.FakeCuda.last
@@ -103,7 +118,7 @@ def test_all_memory_is_given_back() -> None:
     assert len(cuda.held) == 4
     del engine
     gc.collect()
-    assert (cuda.held, cuda.events, cuda.graphs) == ({}, {}, {})
+    assert (cuda.held, cuda.events, cuda.graphs, cuda.streams) == ({}, {}, {}, set())
 
 
 def test_what_cannot_be_captured_runs_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,14 +357,12 @@ def test_too_little_memory_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) ->
     from onnx_rewrite.engines.cuda import CudaError
 
     def full(self: object, size: int) -> int:
-        raise CudaError("CUDA: not enough GPU memory (cuMemAlloc_v2)")
+        raise CudaError("CUDA: not enough GPU memory")
 
     monkeypatch.setattr(fake.FakeCuda, "allocate", full)
     (row,) = compare(None, Model(linear()), [TensorRT()], effort=SHORT)
     assert row.built
-    assert row.error == (
-        "not run: CUDA: not enough GPU memory (cuMemAlloc_v2): 32 bytes for x (3.0 of 4.0 GiB of GPU memory are free)"
-    )
+    assert row.error == ("not run: CUDA: not enough GPU memory: 32 bytes for x (3.0 of 4.0 GiB of GPU memory are free)")
 
 
 def test_an_engine_that_does_not_load_or_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from onnx_rewrite.engines.protocol import Model
 from onnx_rewrite.engines.trt_build import parsable
-from onnx_rewrite.engines.trt_layers import inspected, listed
+from onnx_rewrite.engines.trt_layers import inspected, listed, readable
 from onnx_rewrite.report.layers import destinations, reformats
 from onnx_rewrite.report.schema import LayerReport
 
@@ -111,3 +111,38 @@ def test_attention_may_be_taken_apart_where_that_is_asked_for() -> None:
     assert marked == {"attention"}
     assert not any(a.name == "TRT_decomposable" for node in model.graph.node for a in node.attribute)
     assert parsable(Model(linear()), functions=True, decomposable=True).graph.node[0].op_type == "MatMul"
+
+
+def test_a_region_is_what_lies_between_its_tensors() -> None:
+    """Its name tells nothing: both ends are layers of the library's own. Reformats are passed through."""
+    region = "{ForeignNode[(Unnamed Layer* 3) [Constant] + (Unnamed Layer* 4) [Shuffle]...(Unnamed Layer* 9) [Sum]]}"
+    entries = [
+        {"Name": "a", "Inputs": [{"Name": "v0"}], "Outputs": [{"Name": "v1"}]},
+        {"Name": "copy", "LayerType": "Reformat", "Inputs": [{"Name": "v1"}], "Outputs": [{"Name": "in"}]},
+        {"Name": region, "LayerType": "Myelin", "Inputs": [{"Name": "in"}], "Outputs": [{"Name": "out"}]},
+        {"Name": "copy 2", "LayerType": "Reformat", "Inputs": [{"Name": "out"}], "Outputs": [{"Name": "v4"}]},
+        {"Name": "odd", "Inputs": [{"Name": "v4"}], "Outputs": [{"Name": "v5"}], "TacticValue": "0x0000000000000000"},
+    ]
+    assert read(chain("a", "b", "c", "d", "e"), *entries) == [("a",), (), ("b", "c", "d"), (), ("e",)]
+    assert inspected(json.dumps({"Layers": entries}), chain("a"))[4].tactic == ""
+
+
+BROKEN = '{"Layers": [{"Name": "a", "Metadata": "[ONNX Layer: a]\x1e[ONNX Layer: b]\x1f"}, {"Name": "c"}]}'
+
+
+def test_control_characters_in_what_the_inspector_gives() -> None:
+    with pytest.raises(ValueError, match="control character"):
+        json.loads(BROKEN)
+    text = readable(BROKEN, lambda i: pytest.fail("not needed"), 2)
+    assert json.loads(text)["Layers"][1] == {"Name": "c"}
+    assert [layer.nodes for layer in inspected(text, chain("a", "b", "c"))] == [("a", "b"), ("c",)]
+    assert [layer.nodes for layer in inspected(BROKEN, chain("a", "b", "c"))] == [("a", "b"), ("c",)]
+
+
+def test_layers_one_by_one_where_the_whole_cannot_be_read() -> None:
+    singles = ['{"Name": "a"}', '{"Name": "b', '{"Name": "c\x1e"}']
+    text = readable('{"Layers": [', singles.__getitem__, 3)
+    assert [layer.name for layer in inspected(text, chain("a"))] == ["a", "layer 1", "c\x1e"]
+    valid = '{"Layers": ["a"]}'
+    assert readable(valid, singles.__getitem__, 1) is valid
+    assert readable("", singles.__getitem__, 0) == ""

@@ -11,6 +11,7 @@ from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.protocol import Model
 from onnx_rewrite.engines.tensorrt_rtx import TensorRTRTX
 from onnx_rewrite.engines.trt_log import Analysis, Choice, Fusion, Reformat, analyse, records
+from onnx_rewrite.engines.trt_warnings import condensed
 from onnx_rewrite.report import build_log
 
 MODELS = Path(__file__).resolve().parents[2] / "models" / "exported"
@@ -125,7 +126,7 @@ def test_reformats_memory_time_layers() -> None:
     assert [(one.kind, one.nodes, one.types) for one in found.layers] == [
         ("Reformat", [], "Float -> Half"),
         ("CaskConvolution", ["Conv_0", "Relu_1"], "Half -> Half"),
-        ("Myelin", [], "Half -> Float"),
+        ("Myelin", ["LayerNormalization_2", "Add_9"], "Half -> Float"),
     ]
 
 
@@ -155,7 +156,7 @@ def test_it_reads_well() -> None:
         "ConvReluFusion (before vertical fusions), for example Conv_0 with Relu_1",
         "0.0100 ms  Conv_0 + Relu_1: CaskConvolution sm80_h, best of 3",
         "1 reformats",
-        "3 layers in the engine, 1 of several ONNX nodes",
+        "3 layers in the engine, 2 of several ONNX nodes",
         "a decomposed layernorm runs in FP16",
         "error: Error[2]",
     ):
@@ -177,3 +178,39 @@ def test_a_real_log_of_rtx(name: str, tmp_path: Path) -> None:
     assert found.memory["Total Weights Memory"] > 0
     assert found.choices
     assert found.errors == []
+
+
+UNNAMED = Path(__file__).with_name("unnamed_8_6.log").read_text(encoding="utf-8").splitlines()
+
+
+def test_layers_and_regions_that_are_named_after_no_onnx_node() -> None:
+    found = analyse(UNNAMED)
+    (choice,) = found.choices
+    assert (choice.layer, choice.tried, choice.tactic, choice.milliseconds) == ("/conv/Conv", 1, "sm80_a", 0.0345)
+    assert [(layer.kind, layer.nodes) for layer in found.layers] == [
+        ("Reformat", []),
+        ("CaskConvolution", ["/conv/Conv"]),
+        ("Myelin", ["/Reshape", "/Add"]),
+        ("Reformat", []),
+    ]
+    assert [layer.types for layer in found.layers] == ["Float -> Half", "Half -> Half", "Half -> Half", "Half -> Float"]
+
+
+def test_warnings_are_one_line_for_each_cause() -> None:
+    int64 = "onnx2trt_utils.cpp:374: Your ONNX model has been generated with INT64 weights, while TensorRT does not"
+    found = condensed(
+        [
+            int64,
+            "onnx2trt_utils.cpp:400: One or more weights outside the range of INT32 was clamped",
+            "Detected layernorm nodes in FP16: a, b",
+            "Detected layernorm nodes in FP16: b,\n c",
+            "Running layernorm after self-attention in FP16 may cause overflow.",
+            "something new " * 40,
+        ]
+    )
+    assert found[:2] == (
+        "INT64 weights were cast to INT32",
+        "a decomposed layernorm runs in FP16 and may overflow; the pass 'ln' fuses it (3 nodes)",
+    )
+    assert len(found) == 3
+    assert len(found[2]) < 210

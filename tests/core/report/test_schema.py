@@ -94,7 +94,7 @@ PROMISED = {
     "pass seconds": "match apply verify",
     "verification": "verdict feeds worst_output max_abs_error",
     "benchmark": "engine version device precision model built error build_seconds engine_bytes layers latency_ms "
-    "throughput max_abs_error shapes parts_ms ratio profile warnings cached",
+    "throughput max_abs_error relative_error shapes parts_ms ratio profile warnings cached",
     "latency": "median p90 p99 p25 p75 p95 min max mean cv",
 }
 
