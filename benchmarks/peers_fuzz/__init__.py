@@ -1,0 +1,147 @@
+"""`python -m benchmarks peers-fuzz`: drawn graphs through other rewriters, and which properties each of them breaks.
+
+Every peer lives in a process of its own, which answers one graph after the other and is started again when it crashes
+or hangs. A property that breaks is shown on the smallest model that still breaks it. See docs/peers.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import results
+from benchmarks.peers_fuzz import findings, growth, properties, stars
+from benchmarks.peers_fuzz.adapters import ADAPTERS, PACKAGES, RULES
+from benchmarks.peers_fuzz.drawing import Graphs
+from benchmarks.peers_fuzz.findings import Failure, Tally
+from benchmarks.peers_fuzz.workers import Missing, Worker
+from onnx_rewrite import minimise
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks peers-fuzz", description=__doc__)
+    parser.add_argument("--graphs", type=int, default=300, help="per peer")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peers", nargs="+", default=list(ADAPTERS), choices=list(ADAPTERS), metavar="PEER")
+    parser.add_argument("--limit", type=float, default=20, help="seconds for one answer")
+    parser.add_argument("--minutes", type=float, default=None, help="per peer: draws no more graphs after that")
+    parser.add_argument("--shrink-seconds", type=float, default=15, help="for one minimal model")
+    parser.add_argument("--growth", type=int, default=0, metavar="N", help="measures growth on so many graphs per peer")
+    parser.add_argument("--failures", type=Path, default=Path("build/peers-fuzz"), help="a folder for minimal models")
+    options = parser.parse_args(arguments)
+    tallies: list[Tally] = []
+    for peer in options.peers:
+        tally = fuzz(
+            peer,
+            options.graphs,
+            options.seed,
+            limit=options.limit,
+            seconds=None if options.minutes is None else options.minutes * 60,
+            shrink_seconds=options.shrink_seconds,
+            repeated=options.growth,
+        )
+        findings.save(tally.findings, options.failures)
+        tallies.append(tally)
+        print(_line(tally), flush=True)
+    show(tallies)
+    print(results.save("peers-fuzz", [t.row() for t in tallies], seed=options.seed, properties=properties.PROPERTIES))
+    ours = [t for t in tallies if t.peer == "onnx-rewrite" and t.broken]
+    return 1 if ours else 0
+
+
+def fuzz(
+    peer: str,
+    graphs: int,
+    seed: int,
+    *,
+    limit: float = 20.0,
+    seconds: float | None = None,
+    shrink_seconds: float = 15.0,
+    repeated: int = 0,
+) -> Tally:
+    """Gives one peer some graphs.
+
+    Args:
+        peer: Its name, or a module and a function, as `child.handler_of` takes it.
+        graphs: How many.
+        seed: Of the graphs.
+        limit: Seconds for one answer.
+        seconds: After so many, no more graphs are drawn; None: all are.
+        shrink_seconds: For one minimal model.
+        repeated: On how many graphs growth is measured.
+    """
+    tally = Tally(peer, _version(peer))
+    drawn = Graphs(seed)
+    failures: list[Failure] = []
+    began = time.monotonic()
+    with Worker(peer, limit) as worker, Worker("judge", 60.0) as judge:
+        try:
+            worker.start()
+        except Missing as missing:
+            tally.missing = str(missing)
+            return tally
+        for number in range(graphs):
+            if seconds is not None and time.monotonic() - began > seconds:
+                break
+            one = drawn.rule(number) if peer in RULES else drawn.draw(number)
+            found, answer = properties.examine(worker, judge, one)
+            tally.graphs += 1
+            tally.broken.update(found.keys())
+            after = answer.models[0] if answer.models else None
+            failures += [Failure(name, reason, one, after) for name, reason in found.items()]
+        tally.crashes = worker.crashes
+        tally.seconds = time.monotonic() - began
+        if repeated and peer not in RULES:
+            grown = growth.measure(peer, drawn, repeated)
+            tally.broken.update(f.property for f in grown)
+            tally.findings = [findings.Finding(peer, f, f.drawn.told, 1, stars.of(peer, f.property, f.reason, f.drawn, None)) for f in grown[:1]]
+
+        def shrink(failure: Failure) -> Failure:
+            return findings.smallest(failure, worker, judge, shrink_seconds, minimise)
+
+        tally.findings += findings.gather(peer, failures, shrink)
+    return tally
+
+
+def _version(peer: str) -> str:
+    try:
+        return importlib.metadata.version(PACKAGES.get(peer, peer))
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _line(tally: Tally) -> str:
+    if tally.missing:
+        return f"{tally.peer}: not installed ({tally.missing}); uv sync --group peers"
+    broken = ", ".join(f"{n} {c}" for n, c in tally.broken.most_common()) or "nothing broken"
+    return f"{tally.peer} {tally.version}: {tally.graphs} graphs in {tally.seconds:.0f} s: {broken}"
+
+
+def show(tallies: Sequence[Tally]) -> None:
+    """A table of peers and properties, and one of the hard cases."""
+    names = [n for n in properties.PROPERTIES if any(n in t.broken for t in tallies)]
+    table = Table(box=None, title="graphs for which a property does not hold")
+    table.add_column("peer")
+    for name in ("graphs", *names):
+        table.add_column(name, justify="right")
+    for t in tallies:
+        if t.missing:
+            table.add_row(t.peer, "not installed")
+        else:
+            table.add_row(t.peer, str(t.graphs), *(str(t.broken[n] or "") for n in names))
+    console = Console(width=170)
+    console.print(table)
+    cases = Table(box=None, title="hard cases, found again by drawn graphs")
+    for name in ("case", "found in", "nodes of the minimal model"):
+        cases.add_column(name)
+    for star in stars.STARS:
+        of = [(t.peer, f) for t in tallies for f in t.findings if f.star == star.name]
+        peers = ", ".join(dict.fromkeys(peer for peer, _ in of))
+        cases.add_row(star.name, peers or "not found", str(min((len(f.operators) for _, f in of), default="")))
+    console.print(cases)
