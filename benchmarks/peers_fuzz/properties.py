@@ -76,6 +76,8 @@ def examine(worker: Worker, judge: Worker, drawn: Drawn, only: str | None = None
 
 def _judged(judge: Worker, before: onnx.ModelProto, after: onnx.ModelProto, only: list[str] | None) -> Reasons:
     told = judge.ask([before, after], only=only)
+    if told.failure.startswith("raises"):
+        raise RuntimeError(f"the judge {told.failure}")
     if told.failure:
         return {"equal": f"onnx or onnxruntime does not survive the result: {told.failure}"}
     return told.notes["reasons"]

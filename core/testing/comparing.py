@@ -94,7 +94,8 @@ class Pair:
         except Exception as error:
             raise CannotRun(str(error)) from error
         try:
-            names = {i.name for i in self._result.get_inputs()}
+            given = (*self._result.get_inputs(), *self._result.get_overridable_initializers())
+            names = {i.name for i in given}
             second = self._result.run(None, {n: a for n, a in feed.items() if n in names})
         except Exception as error:
             return f"onnxruntime runs the original but not the result: {error}"
