@@ -100,7 +100,10 @@ def fuzz(
         if repeated and peer not in RULES:
             grown = growth.measure(peer, drawn, repeated)
             tally.broken.update(f.property for f in grown)
-            tally.findings = [findings.Finding(peer, f, f.drawn.told, 1, stars.of(peer, f.property, f.reason, f.drawn, None)) for f in grown[:1]]
+            tally.findings = [
+                findings.Finding(peer, f, f.drawn.told, 1, stars.of(peer, f.property, f.reason, f.drawn, None))
+                for f in grown[:1]
+            ]
 
         def shrink(failure: Failure) -> Failure:
             return findings.smallest(failure, worker, judge, shrink_seconds, minimise)

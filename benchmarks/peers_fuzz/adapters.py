@@ -33,7 +33,7 @@ def _plain(function: Callable[[onnx.ModelProto], Any]) -> Adapter:
 
 @adapter("onnx-rewrite")
 def ours() -> Adapter:
-    """The control: what is a finding about others must be none about us. Nothing is verified, so nothing rolled back."""
+    """The control: what is a finding about others must be none about us. Nothing is verified, hence rolled back."""
     import onnx_rewrite as rw
     from benchmarks.peers_fuzz.drawing import our_passes
 

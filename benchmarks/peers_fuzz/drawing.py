@@ -6,7 +6,7 @@ constants that the kit draws for it; it goes through the same instances, surroun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any

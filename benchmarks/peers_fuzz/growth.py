@@ -24,7 +24,12 @@ def measure(peer: str, graphs: Graphs, count: int) -> list[Failure]:
         while looked < count and number < 50 * count:
             drawn = graphs.draw(number)
             number += 1
-            if drawn.kind != "instance" or drawn.source == "chain" or len(drawn.model.graph.node) < 3 or drawn.model.functions:
+            if (
+                drawn.kind != "instance"
+                or drawn.source == "chain"
+                or len(drawn.model.graph.node) < 3
+                or drawn.model.functions
+            ):
                 continue
             looked += 1
             reason = _grows(worker, drawn.model)

@@ -195,7 +195,9 @@ def kept(before: onnx.ModelProto, after: onnx.ModelProto) -> str | None:
         same = now.get(tuple(node.output))
         if same is None or same.op_type != node.op_type or list(same.input) != list(node.input):
             continue
-        if node.doc_string != same.doc_string or _props(node) != {k: v for k, v in _props(same).items() if k in _props(node)}:
+        if node.doc_string != same.doc_string or _props(node) != {
+            k: v for k, v in _props(same).items() if k in _props(node)
+        }:
             return f"node '{node.name}' is untouched, and has lost its words"
     return None
 

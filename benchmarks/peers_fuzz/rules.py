@@ -1,4 +1,4 @@
-"""Rules for peers that apply rules: a few nodes of a random graph are the pattern, the same in other words replaces them.
+"""Rules for peers that apply rules: the pattern is a few nodes of a random graph, the replacement the same reworded.
 
 The nodes are chosen at random, so that now and then the pattern has several outputs, is no convex part of the graph,
 or stands there twice. The pattern is then looked for in a graph of other nodes too. A replacement means what it
@@ -57,7 +57,9 @@ def _rule(nodes: Nodes, chosen: list[int]) -> dict[str, Any]:
     captures: dict[Any, str] = {}
     pattern: Nodes = []
     for i in chosen:
-        operands = [chosen.index(v) if v in chosen else captures.setdefault(v, f"v{len(captures)}") for v in nodes[i][1:]]
+        operands = [
+            chosen.index(v) if v in chosen else captures.setdefault(v, f"v{len(captures)}") for v in nodes[i][1:]
+        ]
         pattern.append([nodes[i][0], *operands])
     outside = {v for i, node in enumerate(nodes) if i not in chosen for v in node[1:]}
     read = {v for node in pattern for v in node[1:]}

@@ -145,7 +145,12 @@ def _relu_clip(s: Seen) -> bool:
 def _clip_rank(s: Seen) -> bool:
     bounds = [s.constant(n) for node in s.nodes if node.op_type in ("Min", "Max") for n in node.input]
     ranked = any(b is not None and b.ndim > 0 for b in bounds)
-    return s.wrong and s.gives("Clip") and ranked and ("became" in s.reason or "declared" in s.reason or "rank" in s.reason)
+    return (
+        s.wrong
+        and s.gives("Clip")
+        and ranked
+        and ("became" in s.reason or "declared" in s.reason or "rank" in s.reason)
+    )
 
 
 def _old_clip(s: Seen) -> bool:
@@ -155,7 +160,12 @@ def _old_clip(s: Seen) -> bool:
 def _reshape_zero(s: Seen) -> bool:
     shapes = [s.constant(n.input[1]) for n in s.nodes if n.op_type == "Reshape"]
     fewer = sum(n.op_type == "Reshape" for n in s.result) < len(shapes)
-    return s.wrong and len(shapes) > 1 and (fewer or not s.result) and any(c is not None and (c == 0).any() for c in shapes)
+    return (
+        s.wrong
+        and len(shapes) > 1
+        and (fewer or not s.result)
+        and any(c is not None and (c == 0).any() for c in shapes)
+    )
 
 
 def _order(s: Seen) -> bool:

@@ -83,7 +83,7 @@ class Worker:
         """
         if self._process is not None:
             return
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the child lives)
         command = [sys.executable, "-m", "benchmarks.peers_fuzz.child", self.name]
         self._process = subprocess.Popen(
             command,

@@ -33,7 +33,7 @@ def minimise(
     check: str,
     status: str = "0",
     says: str | None = None,
-    out: Annotated[str | None, Parameter(name=("--output", "-o"))] = None,
+    out: Annotated[arguments.PathOrStdio | None, Parameter(name=("--output", "-o"))] = None,
     seconds: float | None = None,
     timeout: float = 60.0,
 ) -> int:

@@ -40,11 +40,7 @@ def captured(graph: onnx.GraphProto) -> set[str]:
 
 def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs that a node has as attributes."""
-    return [
-        graph
-        for a in node.attribute
-        for graph in ([a.g] if a.type == onnx.AttributeProto.GRAPH else [*a.graphs])
-    ]
+    return [graph for a in node.attribute for graph in ([a.g] if a.type == onnx.AttributeProto.GRAPH else [*a.graphs])]
 
 
 def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

@@ -8,8 +8,7 @@ from typing import Any
 
 import onnx
 
-from onnx_rewrite.pipeline.minimising.cuts import all_nodes, assembled, bodies, captured, copied
-from onnx_rewrite.pipeline.minimising.cuts import Values
+from onnx_rewrite.pipeline.minimising.cuts import Values, all_nodes, assembled, bodies, captured, copied
 
 Holder = Any  # a GraphProto or a FunctionProto
 
@@ -55,13 +54,21 @@ def bypassed(model: onnx.ModelProto, place: Place, index: int, operand: int) -> 
     others = set(node.output[1:]) - {""}
     if not source or not target or others & _read(holder, but=index):
         return None
-    _rename(holder, target, source)
-    if target in _ends(holder):
-        if node.op_type == "Identity" and not node.domain:
-            return None
-        node.CopyFrom(onnx.helper.make_node("Identity", [source], [target], name=node.name))
-    else:
+    ends = _ends(holder)
+    if target not in ends:
+        _rename(holder, target, source)
         del holder.node[index]
+        return made
+    maker = next((n for n in holder.node if source in n.output), None)
+    if maker is not None and source not in ends:  # what made the operand makes the output
+        maker.output[:] = [target if name == source else name for name in maker.output]
+        _rename(holder, source, target)
+        del holder.node[index]
+        return made
+    if node.op_type == "Identity" and not node.domain:
+        return None
+    _rename(holder, target, source)
+    node.CopyFrom(onnx.helper.make_node("Identity", [source], [target], name=node.name))
     return made
 
 
@@ -160,8 +167,9 @@ def body_alone(model: onnx.ModelProto, index: int, body: int, values: Values) ->
 
 
 def _typed(value: onnx.ValueInfoProto) -> bool:
-    tensor = value.type.tensor_type
-    return bool(tensor.elem_type) or not value.type.HasField("tensor_type") and value.type.WhichOneof("value") is not None
+    if not value.type.HasField("tensor_type"):
+        return value.type.WhichOneof("value") is not None
+    return bool(value.type.tensor_type.elem_type)
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 import onnx
+from onnx import inliner
 
 from onnx_rewrite.errors import UsageError
 from onnx_rewrite.pipeline.minimising import cuts, inside, sizes
@@ -111,8 +112,9 @@ class Minimiser:
         key = hashlib.sha256(candidate.SerializeToString(deterministic=True)).digest()
         if key not in self._known:
             self.asked += 1
+            whole = self._weights.filled(candidate)
             try:
-                self._known[key] = bool(self._predicate(self._weights.filled(candidate)))
+                self._known[key] = bool(self._predicate(whole))
             except UsageError:  # not about the candidate: the predicate cannot be asked at all
                 raise
             except Exception:  # a candidate that breaks the predicate does not show what is looked for
@@ -142,8 +144,8 @@ class Minimiser:
         if not self._best.functions:
             return
         try:
-            flat = onnx.inliner.inline_local_functions(self._best)
-        except Exception:  # a function that onnx cannot inline
+            flat = inliner.inline_local_functions(self._best)
+        except (RuntimeError, ValueError):  # functions that onnx cannot inline
             return
         if self._try(flat):
             self._knowledge.again(self._best)
@@ -211,7 +213,7 @@ class Minimiser:
             index -= 1
 
     def _shrink_dims(self) -> None:
-        """Makes dimensions smaller, of one size everywhere, then of inputs; what does not fit any longer is not taken."""
+        """Makes dimensions smaller: all of one size, then those of one input. What no longer fits is not taken."""
         for old in sizes.sizes(self._best):
             for new in (1, 2, old // 2):
                 if 0 < new < old and self._try(sizes.everywhere(self._best, self._weights, old, new)):

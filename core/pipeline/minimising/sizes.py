@@ -18,7 +18,9 @@ NODE_WORDS = ("metadata_props", "doc_string")
 
 def bare(model: onnx.ModelProto) -> Iterator[onnx.ModelProto]:
     """Without all words and types that say nothing new, then without one kind of them."""
-    kinds = [("model", f) for f in MODEL_WORDS] + [("graph", f) for f in GRAPH_WORDS] + [("node", f) for f in NODE_WORDS]
+    kinds = (
+        [("model", f) for f in MODEL_WORDS] + [("graph", f) for f in GRAPH_WORDS] + [("node", f) for f in NODE_WORDS]
+    )
     for chosen in (kinds, *([kind] for kind in kinds)):
         made = copied(model)
         for of, field in chosen:
@@ -97,7 +99,7 @@ def sizes(model: onnx.ModelProto) -> list[int]:
 
 
 def everywhere(model: onnx.ModelProto, weights: Weights, old: int, new: int) -> onnx.ModelProto | None:
-    """Every dimension of one size, of inputs and of weights, gets another, smaller one; so do integers of that value."""
+    """Every dimension of one size of inputs and weights gets a smaller one; so do integers of that value."""
     made = copied(model)
     for value in made.graph.input:
         for dim in value.type.tensor_type.shape.dim:

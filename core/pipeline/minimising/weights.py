@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import external_data_helper, numpy_helper
 
 from onnx_rewrite.verify.dtypes import Array
 
@@ -70,7 +70,7 @@ class Weights:
             tensor.CopyFrom(held)
             tensor.name = name
             if held.data_location == onnx.TensorProto.EXTERNAL:
-                onnx.load_external_data_for_tensor(tensor, str(self._folder or ""))
+                external_data_helper.load_external_data_for_tensor(tensor, str(self._folder or ""))
                 tensor.data_location = onnx.TensorProto.DEFAULT
                 tensor.ClearField("external_data")
         return made
