@@ -18,6 +18,9 @@ ADAPTERS: dict[str, Callable[[], Adapter]] = {}
 RULES = frozenset({"onnxscript, drawn rules", "graphsurgeon, drawn patterns"})
 """These apply a rule that is drawn together with the graph."""
 
+RUNS_THE_MODEL = frozenset({"onnxruntime offline"})
+"""These open a session on the model: what has no kernel is not their rewriting's fault."""
+
 
 def adapter(name: str) -> Callable[[Callable[[], Adapter]], Callable[[], Adapter]]:
     def known(open_: Callable[[], Adapter]) -> Callable[[], Adapter]:

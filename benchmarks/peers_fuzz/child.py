@@ -69,7 +69,21 @@ def main(name: str) -> None:
     except ImportError as error:
         write(answers, {"missing": f"{error}"}, [])
         return
-    write(answers, {"ready": True}, [])
+    # Imports take seconds, and a peer may crash on every tenth graph: what answers is a copy of this process.
+    while hasattr(os, "fork"):
+        servant = os.fork()
+        if servant == 0:
+            break
+        _, status = os.waitpid(servant, 0)
+        if status == 0:
+            return
+        write(answers, {"died": os.waitstatus_to_exitcode(status)}, [])
+    write(answers, {"ready": os.getpid()}, [])
+    serve(handler, answers)
+
+
+def serve(handler: Handler, answers: BinaryIO) -> None:
+    """Answers until there are no more requests."""
     requests = sys.stdin.buffer
     while line := requests.readline():
         request = json.loads(line)

@@ -174,7 +174,7 @@ class Graphs:
             share, kind = rng.random(), str(rng.choice(list(KINDS)))
             found = self._one(data, kind, None if share < 0.5 else int(rng.integers(len(self._sources))))
             if found is not None:
-                return _decorated(found, rng) if rng.random() < 0.2 else found
+                return _decorated(found, rng) if rng.random() < 0.12 else found
         raise AssertionError("nothing that goes together was drawn in 100 attempts")
 
     def rule(self, number: int) -> Drawn:
@@ -217,7 +217,7 @@ def _decorated(drawn: Drawn, rng: np.random.Generator) -> Drawn:
         training.initialization.name = "start"
     given = {v.name for v in model.graph.input}
     dense = [t for t in model.graph.initializer if t.name not in given and t.data_type == 1 and 0 < len(t.dims) < 3]
-    if rng.random() < 0.5 and dense:
+    if rng.random() < 0.3 and dense:
         _make_sparse(model.graph, dense[0])
         story.append("a sparse initializer")
     drawn.story = (*drawn.story, *story)

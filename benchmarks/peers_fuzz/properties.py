@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import onnx
 
-from benchmarks.peers_fuzz.adapters import RULES
+from benchmarks.peers_fuzz.adapters import RULES, RUNS_THE_MODEL
 from benchmarks.peers_fuzz.drawing import Drawn
 from benchmarks.peers_fuzz.workers import Answer, Worker
 
@@ -43,6 +43,8 @@ def examine(worker: Worker, judge: Worker, drawn: Drawn, only: str | None = None
     """
     answer = worker.ask([drawn.model], rule=drawn.rule)
     if answer.failure:
+        if worker.name in RUNS_THE_MODEL and not judge.ask([drawn.model], runs=True).notes.get("runs"):
+            return {}, answer  # it has no kernel for the original either
         return {"answers": answer.failure}, answer
     (after,) = answer.models
     wanted = None if only is None else [only]
@@ -54,6 +56,10 @@ def examine(worker: Worker, judge: Worker, drawn: Drawn, only: str | None = None
         if reason is not None:
             found["found"] = reason
     if worker.name in RULES:
+        if only in (None, "names") and not found.keys() & {"valid", "equal"}:
+            reason = _names(worker, judge, drawn, after)
+            if reason is not None:
+                found["names"] = reason
         return found, answer
     if only in (None, "deterministic"):
         again = worker.ask([drawn.model], rule=drawn.rule)

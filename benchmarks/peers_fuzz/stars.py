@@ -185,6 +185,13 @@ def _cyclic(nodes: list[onnx.NodeProto]) -> bool:
     return bool(left)
 
 
+def _taken(s: Seen) -> bool:
+    """Also where a name of a rule's own initializer is made up for a second one."""
+    had = {t.name for t in s.before.graph.initializer} | {n for node in s.nodes for n in (*node.input, *node.output)}
+    new = [t.name for t in s.after.graph.initializer if t.name not in had] if s.after is not None else []
+    return s.property == "names" and bool(new)
+
+
 def _diamond(s: Seen) -> bool:
     """A value of the pattern that two of its nodes read, or one of them twice, below a single output."""
     read = [v for node in s.rule["nodes"] for v in node[1:] if isinstance(v, int)]
@@ -205,7 +212,7 @@ STARS = (
     Star("a match that is not convex gives a cycle", _cycle),
     Star("multi-output insertion breaks the order", _order),
     Star("two pattern nodes bound to one graph node", lambda s: s.property == "found" and "a match of" in s.reason),
-    Star("name of a new initializer that is taken", lambda s: s.property == "names"),
+    Star("name of a new initializer that is taken", _taken),
     Star("a diamond is not matched", _diamond),
     Star("sparse initializers dropped", lambda s: s.property == "kept" and "sparse" in s.reason),
     Star("training_info dropped", lambda s: s.property == "kept" and "training_info" in s.reason),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -18,6 +19,9 @@ from typing import Any, BinaryIO, cast
 import onnx
 
 ROOT = Path(__file__).parents[2]
+
+STARTING = 120.0
+"""Seconds for a child's imports."""
 
 
 class Missing(Exception):
@@ -66,11 +70,15 @@ class Worker:
         self.close()
 
     def close(self) -> None:
+        """Ends the child."""
         if self._process is not None:
-            self._process.kill()
+            for pid in {self._servant, self._process.pid}:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._process.wait()
             for stream in (self._process.stdin, self._process.stdout):
-                cast(BinaryIO, stream).close()
+                with contextlib.suppress(BrokenPipeError):
+                    cast(BinaryIO, stream).close()
             self._errors.close()
             self._process = None
 
@@ -93,11 +101,8 @@ class Worker:
             cwd=ROOT,
             env=self._environment,
         )
-        self._buffer = b""
-        line, _ = self._answer(monotonic() + 120)
-        if "missing" in line:
-            self.close()
-            raise Missing(line["missing"])
+        self._buffer, self._servant = b"", self._process.pid
+        self._await_ready(monotonic() + STARTING)
 
     def ask(self, models: Sequence[onnx.ModelProto], **line: Any) -> Answer:
         """One request.
@@ -114,14 +119,37 @@ class Worker:
             stream.write(head + b"\n" + b"".join(blobs))
             stream.flush()
             told, made = self._answer(monotonic() + self.limit)
-            if "error" in told:
-                return Answer(told, failure=f"raises {told['error']}")
-            return Answer(told, [onnx.ModelProto.FromString(m) for m in made])
         except (Died, BrokenPipeError) as error:
-            self.crashes += 1
-            reason = str(error) if isinstance(error, Died) else self._how_it_ended()
+            return Answer(failure=self._again(str(error)))
+        if "died" in told:
+            return Answer(failure=self._again(self._how_it_ended(told["died"])))
+        if "error" in told:
+            return Answer(told, failure=f"raises {told['error']}")
+        return Answer(told, [onnx.ModelProto.FromString(m) for m in made])
+
+    def _again(self, reason: str) -> str:
+        """Gets another servant in place of one that died, or has to be ended; returns the reason."""
+        self.crashes += 1
+        assert self._process is not None
+        try:
+            if self._servant == self._process.pid:  # no fork on this system
+                raise Died("")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._servant, signal.SIGKILL)
+            self._await_ready(monotonic() + STARTING)
+        except (Died, BrokenPipeError):
             self.close()
-            return Answer(failure=reason)
+        return reason
+
+    def _await_ready(self, until: float) -> None:
+        while True:
+            told, _ = self._answer(until)
+            if "missing" in told:
+                self.close()
+                raise Missing(told["missing"])
+            if "ready" in told:
+                self._servant = told["ready"]
+                return
 
     def _answer(self, until: float) -> tuple[dict[str, Any], list[bytes]]:
         while b"\n" not in self._buffer:
@@ -144,13 +172,12 @@ class Worker:
             raise Died(f"no answer in {self.limit:g} s")
         found = os.read(stream.fileno(), 1 << 16)
         if not found:
-            raise Died(self._how_it_ended())
+            raise Died(self._how_it_ended(self._process.wait()))
         self._buffer += found
 
-    def _how_it_ended(self) -> str:
-        assert self._process is not None
-        status = self._process.wait()
+    def _how_it_ended(self, status: int) -> str:
         self._errors.seek(0)
         last = [line for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()][-1:]
+        self._errors.truncate(0)
         how = f"ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return f"{how}{f': {last[0].strip()[:200]}' if last else ''}"
