@@ -12,7 +12,7 @@ from benchmarks.peers_fuzz.findings import Failure
 from benchmarks.peers_fuzz.workers import Worker
 
 SIZES = (1000, 8000)
-LIMIT, WORTH, MOST = 60.0, 1.0, 1.5
+LIMIT, WORTH, MOST = 30.0, 1.0, 1.5
 """Seconds for one answer; processor seconds from which on growth is looked at; the exponent that is allowed."""
 
 
