@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -49,10 +51,21 @@ def main(arguments: Sequence[str]) -> int:
         findings.save(tally.findings, options.failures)
         tallies.append(tally)
         print(_line(tally), flush=True)
-    show(tallies)
-    print(results.save("peers-fuzz", [t.row() for t in tallies], seed=options.seed, properties=properties.PROPERTIES))
+        # Kept at once, beside the rows of peers that this run does not look at.
+        rows = merged([t.row() for t in tallies])
+        path = results.save("peers-fuzz", rows, properties=properties.PROPERTIES)
+    show(rows)
+    print(path)
     ours = [t for t in tallies if t.peer == "onnx-rewrite" and t.broken]
     return 1 if ours else 0
+
+
+def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of this run and those that were kept of other peers, in the order of the peers."""
+    path = results.FOLDER / "peers-fuzz.json"
+    kept = json.loads(path.read_text())["rows"] if path.exists() else []
+    by_peer = {row["peer"]: row for row in (*kept, *rows)}
+    return [by_peer[name] for name in dict.fromkeys([*ADAPTERS, *by_peer]) if name in by_peer]
 
 
 def fuzz(
@@ -76,7 +89,7 @@ def fuzz(
         shrink_seconds: For one minimal model.
         repeated: On how many graphs growth is measured.
     """
-    tally = Tally(peer, _version(peer))
+    tally = Tally(peer, _version(peer), seed=seed)
     drawn = Graphs(seed)
     failures: list[Failure] = []
     began = time.monotonic()
@@ -126,25 +139,24 @@ def _line(tally: Tally) -> str:
     return f"{tally.peer} {tally.version}: {tally.graphs} graphs in {tally.seconds:.0f} s: {broken}"
 
 
-def show(tallies: Sequence[Tally]) -> None:
+def show(rows: Sequence[dict[str, Any]]) -> None:
     """A table of peers and properties, and one of the hard cases."""
-    names = [n for n in properties.PROPERTIES if any(n in t.broken for t in tallies)]
+    there = [r for r in rows if "missing" not in r]
+    names = [n for n in properties.PROPERTIES if any(n in r["broken"] for r in there)]
     table = Table(box=None, title="graphs for which a property does not hold")
     table.add_column("peer")
     for name in ("graphs", *names):
         table.add_column(name, justify="right")
-    for t in tallies:
-        if t.missing:
-            table.add_row(t.peer, "not installed")
-        else:
-            table.add_row(t.peer, str(t.graphs), *(str(t.broken[n] or "") for n in names))
+    for row in there:
+        told = (str(row["broken"].get(n, "")) for n in names)
+        table.add_row(f"{row['peer']} {row['version']}", str(row["graphs"]), *told)
     console = Console(width=170)
     console.print(table)
     cases = Table(box=None, title="hard cases, found again by drawn graphs")
     for name in ("case", "found in", "nodes of the minimal model"):
         cases.add_column(name)
     for star in stars.STARS:
-        of = [(t.peer, f) for t in tallies for f in t.findings if f.star == star.name]
+        of = [(r["peer"], f) for r in there for f in r["findings"] if f["star"] == star.name]
         peers = ", ".join(dict.fromkeys(peer for peer, _ in of))
-        cases.add_row(star.name, peers or "not found", str(min((len(f.operators) for _, f in of), default="")))
+        cases.add_row(star.name, peers or "not found", str(min((len(f["operators"]) for _, f in of), default="")))
     console.print(cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -190,6 +191,7 @@ class Tally:
     version: str = ""
     missing: str = ""
     graphs: int = 0
+    seed: int = 0
     seconds: float = 0.0
     crashes: int = 0
     broken: Counter[str] = field(default_factory=Counter[str])
@@ -202,6 +204,8 @@ class Tally:
             "version": self.version,
             **({"missing": self.missing} if self.missing else {}),
             "graphs": self.graphs,
+            "seed": self.seed,
+            "date": datetime.date.today().isoformat(),
             "seconds": round(self.seconds, 1),
             "crashes": self.crashes,
             "broken": dict(sorted(self.broken.items())),
