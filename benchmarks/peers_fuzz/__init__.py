@@ -92,13 +92,14 @@ def fuzz(
     tally = Tally(peer, _version(peer), seed=seed)
     drawn = Graphs(seed)
     failures: list[Failure] = []
-    began = time.monotonic()
     with Worker(peer, limit) as worker, Worker("judge", 60.0) as judge:
         try:
             worker.start()
         except Missing as missing:
             tally.missing = str(missing)
             return tally
+        judge.start()
+        began = time.monotonic()
         for number in range(graphs):
             if seconds is not None and time.monotonic() - began > seconds:
                 break

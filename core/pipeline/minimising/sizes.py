@@ -67,15 +67,32 @@ def with_tensor(model: onnx.ModelProto, tensor: onnx.TensorProto) -> onnx.ModelP
 
 
 def constants_lifted(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """The tensors of Constant nodes of the main graph as initializers."""
+    """What Constant nodes of the main graph hold, as initializers."""
     made = copied(model)
-    found = [n for n in made.graph.node if n.op_type == "Constant" and n.attribute and n.attribute[0].name == "value"]
-    for node in found:
-        tensor = made.graph.initializer.add()
-        tensor.CopyFrom(node.attribute[0].t)
+    lifted = False
+    for node in [n for n in made.graph.node if n.op_type == "Constant" and n.domain in ("", "ai.onnx")]:
+        tensor = _held(node)
+        if tensor is not None:
+            made.graph.initializer.append(tensor)
+            made.graph.node.remove(node)
+            lifted = True
+    return made if lifted else None
+
+
+def _held(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The tensor of a Constant node, whichever attribute it is written in; None if it is sparse or text."""
+    attribute = node.attribute[0] if len(node.attribute) == 1 else None
+    if attribute is None:
+        return None
+    value = onnx.helper.get_attribute_value(attribute)
+    if attribute.name == "value":
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(value)
         tensor.name = node.output[0]
-        made.graph.node.remove(node)
-    return made if found else None
+        return tensor
+    dtypes = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    dtype = dtypes.get(attribute.name)
+    return None if dtype is None else onnx.numpy_helper.from_array(np.asarray(value, dtype), node.output[0])
 
 
 def resized(model: onnx.ModelProto, weights: Weights, number: int, axis: int, size: int) -> onnx.ModelProto | None:
