@@ -222,3 +222,14 @@ def test_a_star_is_told_from_what_is_like_it() -> None:
             value.type.tensor_type.elem_type = kind
         drawn = drawing.Drawn(relu_clip, "chain", "instance")
         assert stars.of("somebody", "answers", "raises Fail", drawn, None) == expected
+
+
+def test_the_page_shows_what_was_kept() -> None:
+    page: Any = importlib.import_module("benchmarks.peers_fuzz.page")
+    text = page.DOCS.read_text(encoding="utf-8")
+    rows = page.kept()
+    for table in (page.broken(rows), page.cases(rows), page.meanings()):
+        assert f"-->\n{table}\n<!--" in text
+    ours = [row for row in rows if row["peer"] == "onnx-rewrite"]
+    assert ours
+    assert not any(row["broken"] for row in ours)

@@ -18,12 +18,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
-from benchmarks.peers_fuzz import findings, growth, properties, stars
+from benchmarks.peers_fuzz import findings, growth, page, properties, stars
 from benchmarks.peers_fuzz.adapters import ADAPTERS, PACKAGES, RULES
 from benchmarks.peers_fuzz.drawing import Graphs
 from benchmarks.peers_fuzz.findings import Failure, Tally
 from benchmarks.peers_fuzz.workers import Missing, Worker
 from onnx_rewrite import minimise
+
+FURTHER_EVERY = 4
+"""Of so many graphs one is also looked at for what needs further answers of the peer."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,7 +39,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--shrink-seconds", type=float, default=15, help="for one minimal model")
     parser.add_argument("--growth", type=int, default=0, metavar="N", help="measures growth on so many graphs per peer")
     parser.add_argument("--failures", type=Path, default=Path("build/peers-fuzz"), help="a folder for minimal models")
+    parser.add_argument("--write", action="store_true", help="the tables of docs/peers.md from the kept results, alone")
     options = parser.parse_args(arguments)
+    if options.write:
+        page.write()
+        return 0
     tallies: list[Tally] = []
     for peer in options.peers:
         tally = fuzz(
@@ -64,8 +71,9 @@ def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of this run and those that were kept of other peers, in the order of the peers."""
     path = results.FOLDER / "peers-fuzz.json"
     kept = json.loads(path.read_text())["rows"] if path.exists() else []
-    by_peer = {row["peer"]: row for row in (*kept, *rows)}
-    return [by_peer[name] for name in dict.fromkeys([*ADAPTERS, *by_peer]) if name in by_peer]
+    found = {(row["peer"], row["version"]): row for row in (*kept, *rows)}
+    order = list(ADAPTERS)
+    return sorted(found.values(), key=lambda r: (order.index(r["peer"]) if r["peer"] in order else 99, r["version"]))
 
 
 def fuzz(
@@ -104,7 +112,7 @@ def fuzz(
             if seconds is not None and time.monotonic() - began > seconds:
                 break
             one = drawn.rule(number) if peer in RULES else drawn.draw(number)
-            found, answer = properties.examine(worker, judge, one)
+            found, answer = properties.examine(worker, judge, one, further=number % FURTHER_EVERY == 0)
             tally.graphs += 1
             tally.broken.update(found.keys())
             after = answer.models[0] if answer.models else None
@@ -158,6 +166,6 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         cases.add_column(name)
     for star in stars.STARS:
         of = [(r["peer"], f) for r in there for f in r["findings"] if f["star"] == star.name]
-        peers = ", ".join(dict.fromkeys(peer for peer, _ in of))
+        peers = ", ".join(dict.fromkeys(peer.partition(",")[0] for peer, _ in of))
         cases.add_row(star.name, peers or "not found", str(min((len(f["operators"]) for _, f in of), default="")))
     console.print(cases)

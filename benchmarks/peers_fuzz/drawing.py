@@ -20,15 +20,15 @@ from onnx_rewrite.pattern import constant, op, trace
 from onnx_rewrite.pattern.language import Traced, Var, walk
 from onnx_rewrite.testing.draft import Unfit
 from onnx_rewrite.testing.drawing import VARIANTS, embedded, instance, missed
+from onnx_rewrite.testing.mutations import MUTATIONS
 from onnx_rewrite.testing.subject import Subject
 from onnx_rewrite.testing.tape import LENGTH, Tape
 
-KINDS = {"instance": instance, "embedded": embedded, "near miss": missed}
+KINDS = ("instance", "embedded", "near miss")
 
 Make = Callable[[Any, Callable[[], Var]], Any]
 """An operator on a value; the second argument gives new captures."""
 
-UNARY = ("Relu", "Neg", "Abs", "Sigmoid", "Tanh", "Exp", "Sqrt", "Identity", "Softmax", "LeakyRelu", "Flatten", "Erf")
 BINARY = ("Add", "Mul", "Sub", "Div", "Min", "Max", "Pow")
 REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax")
 
@@ -45,37 +45,49 @@ def _binary(name: str, *, first: bool) -> Make:
     return made
 
 
-VOCABULARY: tuple[Make, ...] = (
-    *(_unary(name) for name in UNARY),
-    *(_binary(name, first=True) for name in BINARY),
-    *(_binary(name, first=False) for name in ("Sub", "Div")),
-    *(lambda x, new, name=name: getattr(op, name)(x, axes=new(), keepdims=new()) for name in REDUCTIONS),
-    lambda x, new: op.Reshape(x, shape=new()),
-    lambda x, new: op.Reshape(x, shape=new()),
-    lambda x, new: op.Transpose(x, perm=new()),
-    lambda x, new: op.Transpose(x, perm=new()),
-    lambda x, new: op.Unsqueeze(x, axes=new()),
-    lambda x, new: op.Squeeze(x, axes=new()),
-    lambda x, new: op.Clip(x, min=new(), max=new()),
-    lambda x, new: op.Clip(x, min=new()),
-    lambda x, new: op.Pad(x, pads=new()),
-    lambda x, new: op.Pad(x, pads=new()),
-    lambda x, new: op.Slice(x, starts=new(), ends=new()),
-    lambda x, new: op.Cast(x, to=new()),
-    lambda x, new: op.Dropout(x),
-    lambda x, new: op.MaxPool(x, kernel_shape=new(), strides=new(), pads=new()),
-    lambda x, new: op.MaxPool(x, kernel_shape=new()),
-    lambda x, new: op.AveragePool(x, kernel_shape=new(), pads=new()),
-    lambda x, new: op.GlobalAveragePool(x),
-    lambda x, new: op.Conv(x, constant(new()), pads=new()),
-    lambda x, new: op.Conv(x, constant(new()), constant(new())),
-    lambda x, new: op.ConvTranspose(x, constant(new())),
-    lambda x, new: op.MatMul(x, constant(new())),
-    lambda x, new: op.Gemm(x, constant(new()), constant(new()), alpha=new(), beta=new()),
-    lambda x, new: op.BatchNormalization(x, *[constant(new()) for _ in range(4)]),
-    lambda x, new: op.Concat(x, x, axis=new()),
-)
-"""What a chain is made of; what rewriters move about is there more than once."""
+FAMILIES: dict[str, tuple[Make, ...]] = {
+    "range": (
+        *(_unary(name) for name in ("Relu", "Relu", "LeakyRelu", "Abs", "Sigmoid", "Softmax")),
+        *(_binary(name, first=True) for name in ("Min", "Max")),
+        lambda x, new: op.Clip(x, min=new(), max=new()),
+        lambda x, new: op.Clip(x, min=new()),
+    ),
+    "arithmetic": (
+        *(_unary(name) for name in ("Neg", "Abs", "Tanh", "Exp", "Sqrt", "Erf", "Identity")),
+        *(_binary(name, first=True) for name in BINARY),
+        *(_binary(name, first=False) for name in ("Sub", "Div")),
+        *(lambda x, new, name=name: getattr(op, name)(x, axes=new(), keepdims=new()) for name in REDUCTIONS),
+        lambda x, new: op.MatMul(x, constant(new())),
+        lambda x, new: op.Gemm(x, constant(new()), constant(new()), alpha=new(), beta=new()),
+    ),
+    "layout": (
+        *(_unary(name) for name in ("Flatten", "Identity")),
+        lambda x, new: op.Reshape(x, shape=new()),
+        lambda x, new: op.Transpose(x, perm=new()),
+        lambda x, new: op.Unsqueeze(x, axes=new()),
+        lambda x, new: op.Squeeze(x, axes=new()),
+        lambda x, new: op.Slice(x, starts=new(), ends=new()),
+        lambda x, new: op.Concat(x, x, axis=new()),
+        lambda x, new: op.Cast(x, to=new()),
+        lambda x, new: op.Dropout(x),
+    ),
+    "spatial": (
+        lambda x, new: op.Pad(x, pads=new()),
+        lambda x, new: op.MaxPool(x, kernel_shape=new(), strides=new(), pads=new()),
+        lambda x, new: op.MaxPool(x, kernel_shape=new()),
+        lambda x, new: op.AveragePool(x, kernel_shape=new(), pads=new()),
+        lambda x, new: op.GlobalAveragePool(x),
+        lambda x, new: op.Conv(x, constant(new()), pads=new()),
+        lambda x, new: op.Conv(x, constant(new()), constant(new())),
+        lambda x, new: op.ConvTranspose(x, constant(new())),
+        lambda x, new: op.BatchNormalization(x, *[constant(new()) for _ in range(4)]),
+        *(_binary(name, first=True) for name in ("Mul", "Add")),
+        _unary("Relu"),
+    ),
+}
+"""What a chain is made of: three quarters of one family, since what rewriters fuse is of a kind."""
+
+VOCABULARY: tuple[Make, ...] = tuple(make for family in FAMILIES.values() for make in family)
 
 
 def chain(tape: Tape) -> Traced:
@@ -86,13 +98,14 @@ def chain(tape: Tape) -> Traced:
         captures.append(Var(f"p{len(captures)}"))
         return captures[-1]
 
+    family = tape.one(list(FAMILIES.values()))
     made: list[Any] = [Var("x")]
     for number in range(1 + tape.more(65, 4)):
         value = made[-1 - (tape.below(len(made)) if tape.chance(15) else 0)]
         if len(made) > 2 and tape.chance(12):
             found = getattr(op, tape.one(BINARY[:3]))(value, made[-1 - tape.below(len(made) - 1)])
         else:
-            found = tape.one(VOCABULARY)(value, new)
+            found = tape.one(VOCABULARY if tape.chance(25) else family)(value, new)
         made.append(found.named(f"n{number}"))
     read = {id(part) for value in made[1:] for part in _operands(value)}
     ends = tuple(value for value in made[1:] if id(value.apply) not in read)
@@ -169,10 +182,15 @@ class Graphs:
     def draw(self, number: int) -> Drawn:
         """Graph `number`."""
         for attempt in range(100):
-            data = np.random.default_rng((self._seed, number, attempt)).bytes(LENGTH)
-            rng = np.random.default_rng((self._seed, number, attempt, 1))
-            share, kind = rng.random(), str(rng.choice(list(KINDS)))
-            found = self._one(data, kind, None if share < 0.5 else int(rng.integers(len(self._sources))))
+            rng = np.random.default_rng((self._seed, number, attempt))
+            data = _simpler(rng.bytes(LENGTH), rng)
+            share, kind, first = (
+                rng.random(),
+                int(rng.choice(3, p=(0.25, 0.3, 0.45))),
+                int(rng.integers(len(MUTATIONS))),
+            )
+            of = None if share < 0.5 else int(rng.integers(len(self._sources)))
+            found = self._one(data, rng.bytes(LENGTH), KINDS[kind], of, first)
             if found is not None:
                 return _decorated(found, rng) if rng.random() < 0.12 else found
         raise AssertionError("nothing that goes together was drawn in 100 attempts")
@@ -182,18 +200,32 @@ class Graphs:
         model, rule = rules.draw(np.random.default_rng((self._seed, number)))
         return Drawn(model, "graph", "instance", (rule["text"],), rule)
 
-    def _one(self, data: bytes, kind: str, of: int | None) -> Drawn | None:
+    def _one(self, data: bytes, shape: bytes, kind: str, of: int | None, first: int) -> Drawn | None:
+        names = list(MUTATIONS)
+        mutations = {name: MUTATIONS[name] for name in (*names[first:], *names[:first])}
         for variant in range(VARIANTS):
             tape = Tape(data, variant)
             try:
-                source = Source("chain", (chain(Tape(data[::-1], variant)),)) if of is None else self._sources[of]
+                source = Source("chain", (chain(Tape(shape, variant)),)) if of is None else self._sources[of]
                 subject: Subject = source  # type: ignore[assignment]
-                example = KINDS[kind](subject, tape, variant)
+                if kind == "near miss":
+                    example = missed(subject, tape, variant, mutations)
+                else:
+                    example = (instance if kind == "instance" else embedded)(subject, tape, variant)
                 onnx.checker.check_model(example.model, full_check=True)
             except (Unfit, onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
                 continue
             return Drawn(example.model, source.name, kind, example.story)
         return None
+
+
+SIMPLE = (0.0, 0.0, 0.5, 0.8, 0.93)
+"""Shares of choices that are the simplest: the spellings that rewriters know best come up often enough, too."""
+
+
+def _simpler(data: bytes, rng: np.random.Generator) -> bytes:
+    kept = rng.random(len(data)) >= SIMPLE[int(rng.integers(len(SIMPLE)))]
+    return bytes(byte if keep else 0 for byte, keep in zip(data, kept.tolist(), strict=True))
 
 
 # -- what a model has beside its graph

@@ -32,7 +32,13 @@ PROPERTIES = {
 Reasons = dict[str, str]
 
 
-def examine(worker: Worker, judge: Worker, drawn: Drawn, only: str | None = None) -> tuple[Reasons, Answer]:
+FURTHER = ("deterministic", "idempotent", "names")
+"""These need more answers of the peer."""
+
+
+def examine(
+    worker: Worker, judge: Worker, drawn: Drawn, only: str | None = None, *, further: bool = True
+) -> tuple[Reasons, Answer]:
     """The properties that do not hold for one graph, each with the reason, and the peer's answer.
 
     Args:
@@ -40,6 +46,7 @@ def examine(worker: Worker, judge: Worker, drawn: Drawn, only: str | None = None
         judge: The judge.
         drawn: The graph.
         only: One property; the others are not looked at where that saves time.
+        further: Whether to look at those that need further answers.
     """
     answer = worker.ask([drawn.model], rule=drawn.rule)
     if answer.failure:
@@ -55,6 +62,8 @@ def examine(worker: Worker, judge: Worker, drawn: Drawn, only: str | None = None
         reason = _found(drawn, answer)
         if reason is not None:
             found["found"] = reason
+    if not further:
+        return found, answer
     if worker.name in RULES:
         if only in (None, "names") and not found.keys() & {"valid", "equal"}:
             reason = _names(worker, judge, drawn, after)
