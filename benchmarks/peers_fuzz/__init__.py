@@ -10,6 +10,7 @@ import argparse
 import importlib.metadata
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--shrink-seconds", type=float, default=15, help="for one minimal model")
     parser.add_argument("--growth", type=int, default=0, metavar="N", help="measures growth on so many graphs per peer")
     parser.add_argument("--failures", type=Path, default=Path("build/peers-fuzz"), help="a folder for minimal models")
+    parser.add_argument("--add", action="store_true", help="to what is kept of the same version, with another seed")
     parser.add_argument("--write", action="store_true", help="the tables of docs/peers.md from the kept results, alone")
     options = parser.parse_args(arguments)
     if options.write:
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         tallies.append(tally)
         print(_line(tally), flush=True)
         # Kept at once, beside the rows of peers that this run does not look at.
-        rows = merged([t.row() for t in tallies])
+        rows = merged([t.row() for t in tallies], add=options.add and tally is tallies[-1])
         path = results.save("peers-fuzz", rows, properties=properties.PROPERTIES)
     show(rows)
     print(path)
@@ -67,13 +69,29 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if ours else 0
 
 
-def merged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of this run and those that were kept of other peers, in the order of the peers."""
+def merged(rows: list[dict[str, Any]], *, add: bool = False) -> list[dict[str, Any]]:
+    """The rows of this run and those that were kept of others, in the order of the peers.
+
+    With `add`, the last row is counted together with what was kept of the same peer and version.
+    """
     path = results.FOLDER / "peers-fuzz.json"
     kept = json.loads(path.read_text())["rows"] if path.exists() else []
-    found = {(row["peer"], row["version"]): row for row in (*kept, *rows)}
+    found = {(row["peer"], row["version"]): row for row in kept}
+    for row in rows[-1:]:
+        key = row["peer"], row["version"]
+        found[key] = together(found[key], row) if add and key in found else row
     order = list(ADAPTERS)
     return sorted(found.values(), key=lambda r: (order.index(r["peer"]) if r["peer"] in order else 99, r["version"]))
+
+
+def together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two runs of one peer as one row."""
+    parser.add_argument("--write", action="store_true", help="only the tables of docs/peers.md, from what is kept")
+        **other,
+        **{name: one[name] + other[name] for name in ("graphs", "seconds", "crashes", "seeds", "findings")},
+    }
+    made["broken"] = dict(sorted((Counter(one["broken"]) + Counter(other["broken"])).items()))
+    return made
 
 
 def fuzz(

@@ -16,7 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from benchmarks.peers_fuzz import rules
-from onnx_rewrite.pattern import constant, op, trace
+from onnx_rewrite.pattern import constant, op, trace, where
 from onnx_rewrite.pattern.language import Traced, Var, walk
 from onnx_rewrite.testing.draft import Unfit
 from onnx_rewrite.testing.drawing import VARIANTS, embedded, instance, missed
@@ -43,6 +43,12 @@ def _binary(name: str, *, first: bool) -> Make:
         return getattr(op, name)(x, other) if first else getattr(op, name)(other, x)
 
     return made
+
+
+def _of_space(pads: Any) -> bool:
+    """Pads that leave batch and channels as they are; others are drawn, too, but rarely."""
+    rank = len(pads) // 2
+    return any(pads) and not any(pads[axis] for axis in (0, 1, rank, rank + 1))
 
 
 FAMILIES: dict[str, tuple[Make, ...]] = {
@@ -72,7 +78,7 @@ FAMILIES: dict[str, tuple[Make, ...]] = {
         lambda x, new: op.Dropout(x),
     ),
     "spatial": (
-        lambda x, new: op.Pad(x, pads=new()),
+        lambda x, new: op.Pad(x, pads=where(new(), _of_space, "pads space alone")),
         lambda x, new: op.MaxPool(x, kernel_shape=new(), strides=new(), pads=new()),
         lambda x, new: op.MaxPool(x, kernel_shape=new()),
         lambda x, new: op.AveragePool(x, kernel_shape=new(), pads=new()),

@@ -204,7 +204,7 @@ class Tally:
             "version": self.version,
             **({"missing": self.missing} if self.missing else {}),
             "graphs": self.graphs,
-            "seed": self.seed,
+            "seeds": [self.seed],
             "date": datetime.date.today().isoformat(),
             "seconds": round(self.seconds, 1),
             "crashes": self.crashes,
