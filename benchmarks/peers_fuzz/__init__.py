@@ -86,12 +86,9 @@ def merged(rows: list[dict[str, Any]], *, add: bool = False) -> list[dict[str, A
 
 def together(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Two runs of one peer as one row."""
-    parser.add_argument("--write", action="store_true", help="only the tables of docs/peers.md, from what is kept")
-        **other,
-        **{name: one[name] + other[name] for name in ("graphs", "seconds", "crashes", "seeds", "findings")},
-    }
-    made["broken"] = dict(sorted((Counter(one["broken"]) + Counter(other["broken"])).items()))
-    return made
+    added = {name: one[name] + other[name] for name in ("graphs", "seconds", "crashes", "seeds", "findings")}
+    broken = Counter(one["broken"]) + Counter(other["broken"])
+    return {**other, **added, "broken": dict(sorted(broken.items()))}
 
 
 def fuzz(
