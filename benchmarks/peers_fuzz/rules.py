@@ -29,7 +29,9 @@ def draw(rng: np.random.Generator) -> tuple[onnx.ModelProto, dict[str, Any]]:
     rule = _rule(origin, chosen)
     rule["there"] = origin is nodes
     rule["alone"] = _stands_alone(rule, chosen, nodes)
-    return _model(nodes, rng), rule
+    model = _model(nodes, rng)
+    rule["alone"] &= len(model.graph.output) == 1  # else an interior value is needed outside
+    return model, rule
 
 
 def _nodes(rng: np.random.Generator, count: int) -> Nodes:
