@@ -15,6 +15,8 @@ NAMES = {
     "deform-engine": "the plugins inside TensorRT: right, and how fast",
     "kernels": "kernels of TensorRT-RTX engines of the tests' models, without a GPU",
     "fuzz": "random graphs around the patterns, every rewrite compared",
+    "mutants": "wrong passes and engines, and which properties find them",
+    "peers-fuzz": "drawn graphs through other rewriters, and which properties each breaks",
 }
 
 

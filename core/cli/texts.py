@@ -388,26 +388,35 @@ Examples:
 
 MINIMISE = """\
 Reduces a model to the smallest that still shows a failure: nodes, outputs,
-constants and dimensions are taken away as long as a command says that the
-failure is still there.
+bodies, functions, dimensions, constants, attributes and words are taken away
+as long as a command says that the failure is still there.
 
 Usage: rewrite minimise MODEL --check CMD [-o OUT]
 
 Arguments:
   MODEL                  .onnx, .onnxtxt, .textproto, .json
 
-  --check CMD            a command that ends with status 0 where a model shows
-                         the failure; its path stands for {} in it, or is the
-                         last argument
-  -o, --output OUT       the reduced model (default: NAME.minimal.onnx)
+  --check CMD            run on every candidate, without a shell; the path of
+                         the candidate stands for {} in it, or is the last
+                         argument. Status 0 says that it shows the failure
+  --status N|same        the status that says so instead; 'same': the one that
+                         MODEL itself gives, such as that of a crash
+  --says TEXT            and it prints this, on standard output or error
+  -o, --output OUT       the reduced model (default: NAME.minimal.onnx); written
+                         at the end, whole or not at all
   --seconds N            stops after N seconds with the smallest found so far
-  --timeout N            seconds for one run of the command; one that takes
-                         longer does not show the failure (default: 60)
+  --timeout N            seconds for one run of the command, whose status is 124
+                         if it takes longer (default: 60)
   -h, --help             this text
 
+The command gets models that the checker accepts, each in the same file of a
+temporary folder, with its weights in it (beside it above 2 GB). The same MODEL
+and a command that answers alike give the same result.
+
 Examples:
-  rewrite minimise model.onnx --check './crashes.sh'
-  rewrite minimise model.onnx --check 'python fails.py {} --quiet'
+  rewrite minimise model.onnx --check './shows.sh'
+  rewrite minimise model.onnx --check 'python fails.py {} --quiet' --status 1
+  rewrite minimise model.onnx --check 'trtexec --onnx={}' --status same
 """
 
 PLUGINS = """\

@@ -8,7 +8,7 @@ from __future__ import annotations
 from onnx_rewrite.testing.basics import constants, dims, dtypes, feeds, graphs, models, shapes, tensors
 from onnx_rewrite.testing.draft import Draft, Node, Unfit, Value
 from onnx_rewrite.testing.example import Example
-from onnx_rewrite.testing.failures import Failure, replay
+from onnx_rewrite.testing.failures import Failure, replay, where
 from onnx_rewrite.testing.mutations import MUTATIONS, mutation
 from onnx_rewrite.testing.properties import PROPERTIES, Terms, Violation
 from onnx_rewrite.testing.strategies import embed, instances, near_miss
@@ -42,4 +42,5 @@ __all__ = [
     "replay",
     "shapes",
     "tensors",
+    "where",
 ]

@@ -94,7 +94,8 @@ class Pair:
         except Exception as error:
             raise CannotRun(str(error)) from error
         try:
-            names = {i.name for i in self._result.get_inputs()}
+            given = (*self._result.get_inputs(), *self._result.get_overridable_initializers())
+            names = {i.name for i in given}
             second = self._result.run(None, {n: a for n, a in feed.items() if n in names})
         except Exception as error:
             return f"onnxruntime runs the original but not the result: {error}"
@@ -138,7 +139,10 @@ def disagreement(
 
 
 def feeds(model: onnx.ModelProto, seed: int) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Inputs of several kinds; symbolic dimensions have the size that their names end with, else 3."""
+    """Inputs of several kinds, among them other values for initializers that are inputs too.
+
+    Symbolic dimensions have the size that their names end with, else 3.
+    """
     given = {t.name for t in model.graph.initializer}
     for number, (kind, scale) in enumerate((("usual", 1.0), ("small", 1e-4), ("large", 50.0), ("nan", 1.0))):
         rng = np.random.default_rng((seed, number))
@@ -160,6 +164,19 @@ def feeds(model: onnx.ModelProto, seed: int) -> Iterator[tuple[str, dict[str, Ar
                 array = numbers.astype(dtype)
             feed[value.name] = np.asarray(array)
         yield kind, feed
+        if kind == "usual" and (others := _overriding(model)):
+            yield "overriding", {**feed, **others}
+
+
+def _overriding(model: onnx.ModelProto) -> dict[str, Array]:
+    """Other values for weights that are inputs too; integers, which may be axes or shapes, stay."""
+    given = {v.name for v in model.graph.input}
+    found: dict[str, Array] = {}
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor) if tensor.name in given else None
+        if array is not None and array.dtype.kind == "f":
+            found[tensor.name] = np.asarray(array * array.dtype.type(0.5) + array.dtype.type(0.25))
+    return found
 
 
 def _size(symbol: str) -> int:

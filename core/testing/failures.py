@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,8 @@ import numpy as np
 import onnx
 
 from onnx_rewrite.testing.example import Example, text_of
-from onnx_rewrite.testing.properties import PROPERTIES, Terms
-from onnx_rewrite.testing.subject import subject_of
+from onnx_rewrite.testing.properties import PROPERTIES, Terms, Violation
+from onnx_rewrite.testing.subject import Subject, subject_of
 from onnx_rewrite.verify.dtypes import Array
 
 FOLDER = Path(".onnx_rewrite") / "failures"
@@ -42,10 +44,25 @@ class Failure:
         """The failure as a reader needs it."""
         about = PROPERTIES[self.property].about
         shown = text_of(self.example.model, self.example.story)
-        return f"{self.pass_name}: {self.property}: {self.reason}\nWhat must hold: {about}\n{shown}"
+        return f"{self.pass_name}: {self.property}: {self.reason}\nWhat must hold: {about}\n{shown}{self._fed()}"
 
-    def save(self, folder: Path | None = None) -> Path:
-        """Writes model.onnx, feeds.npz, failure.json and replay.py to a folder of its own, and returns that."""
+    def _fed(self) -> str:
+        """The inputs that show it, as far as they are short."""
+        if not self.feed or sum(a.size for a in self.feed.values()) > _MOST_SHOWN:
+            return ""
+        told = [
+            f"    {name} = {np.array2string(a, separator=', ', prefix=f'    {name} = ')}"
+            for name, a in self.feed.items()
+        ]
+        return "\n".join(["It shows on", *told, ""])
+
+    def save(self, folder: Path | None = None, pass_: Any = None) -> Path:
+        """Writes model.onnx, feeds.npz, failure.json and replay.py to a folder of its own, and returns that.
+
+        Args:
+            folder: The folder that gets it; default: `FOLDER`.
+            pass_: The pass, for the script to import; default: it is installed.
+        """
         place = (folder or FOLDER) / f"{self.pass_name}-{self.property}"
         place.mkdir(parents=True, exist_ok=True)
         onnx.save(self.example.model, place / "model.onnx")
@@ -60,20 +77,82 @@ class Failure:
             "elsewhere": self.example.elsewhere,
         }
         (place / "failure.json").write_text(json.dumps(about, indent=2, ensure_ascii=False), encoding="utf-8")
-        (place / "replay.py").write_text(_SCRIPT.format(name=self.pass_name), encoding="utf-8")
+        (place / "replay.py").write_text(_script(self.pass_name, pass_, place), encoding="utf-8")
         return place
 
 
-_SCRIPT = '''\
-"""Runs the saved example again; import the module that declares the pass first, if it is not installed."""
+def where(folder: Path) -> str:
+    """Where a failure was saved, and how it is run again."""
+    return f'Saved in {folder}\nAgain: python {folder}/replay.py, or saved = ["{folder}"] in the suite'
 
+
+_MOST_SHOWN = 32
+"""Elements of a feed that is printed."""
+
+_SCRIPT = '''\
+"""Runs the saved example again, and fails as long as it fails."""
+
+import sys
 from pathlib import Path
 
-from onnx_rewrite.testing import replay
+from onnx_rewrite.testing import Violation, replay
 
-replay(Path(__file__).parent, "{name}")
+here = Path(__file__).resolve().parent
+{imports}try:
+    replay(here, {name})
+except Violation as wrong:
+    sys.exit(f"it still fails: {{wrong}}")
 print("it holds now")
 '''
+
+
+def _script(name: str, pass_: Any, place: Path) -> str:
+    """The script that runs an example again; it imports a pass that is no installed one from where it was declared."""
+    kind = pass_ if isinstance(pass_, type) else type(pass_)
+    module = sys.modules.get(kind.__module__)
+    source = getattr(module, "__file__", None)
+    if isinstance(pass_, str) or pass_ is None or source is None or "<locals>" in kind.__qualname__ or kind is Subject:
+        return _SCRIPT.format(imports="", name=repr(name))
+    root = Path(source).resolve().parents[kind.__module__.count(".")]
+    relative = os.path.relpath(root, place.resolve())
+    imports = f"sys.path.insert(0, str(here / {relative!r}))\n\nfrom {kind.__module__} import {kind.__qualname__}\n\n"
+    return _SCRIPT.format(imports=imports, name=kind.__qualname__ + ("" if isinstance(pass_, type) else "()"))
+
+
+def smallest(failure: Failure, terms: Terms, seconds: float = 10.0) -> Failure:
+    """The failure on the smallest part of its model that still breaks the property, if that holds for any model.
+
+    Hypothesis makes the choices simpler; whatever else stands in the graph goes here.
+    """
+    from onnx_rewrite.pipeline.minimising import minimise
+
+    one = PROPERTIES[failure.property]
+    if not one.of_any:
+        return failure
+    found = [failure]
+    story = (f"drawn as: {', '.join(failure.example.story) or 'an instance'}; then reduced",)
+
+    def fails(model: onnx.ModelProto) -> bool:
+        example = Example(model, failure.example.subject, story)
+        raised = example.raises
+        try:
+            one.check(example, terms)
+        except Violation as violation:
+            reason, feed = str(violation), violation.feed
+        except Exception as error:
+            reason, feed = f"the pass raises {type(error).__name__}: {error}", dict[str, Array]()
+        else:
+            return False
+        if raised != failure.example.raises:
+            return False
+        found[:] = [Failure(failure.pass_name, failure.property, reason, example, feed)]
+        return True
+
+    try:
+        minimise(failure.example.model, fails, seconds=seconds)
+    except ValueError:  # it needs more than the model
+        return failure
+    return found[-1]
 
 
 def replay(folder: str | Path, pattern: Any = None, terms: Terms | None = None) -> None:

@@ -61,11 +61,14 @@ class Property:
         name: As the test is called, without "test_".
         of: The strategy: "instances", "embed" or "near_miss".
         check: The check.
+        of_any: Whether it must hold for any model, not only for instances of the pattern: then a part of a model that
+            breaks it is as good an example.
     """
 
     name: str
     of: str
     check: Check
+    of_any: bool = True
 
     @property
     def about(self) -> str:
@@ -76,10 +79,10 @@ class Property:
 PROPERTIES: dict[str, Property] = {}
 
 
-def _property(of: str) -> Callable[[Check], Check]:
+def _property(of: str, *, of_any: bool = True) -> Callable[[Check], Check]:
     def known(check: Check) -> Check:
         name = check.__name__
-        PROPERTIES[name] = Property(name, of, check)
+        PROPERTIES[name] = Property(name, of, check, of_any)
         return check
 
     return known
@@ -99,7 +102,7 @@ def need(holds: bool, reason: str) -> None:
 # -- what is found
 
 
-@_property("instances")
+@_property("instances", of_any=False)
 def fires_or_says_why(example: Example, terms: Terms) -> str | None:
     """An instance of the pattern is replaced, or refused with a reason; it is never passed over."""
     outcome = example.outcome
@@ -129,7 +132,7 @@ def _repeated(model: onnx.ModelProto, copies: int) -> onnx.ModelProto:
     return whole
 
 
-@_property("instances")
+@_property("instances", of_any=False)
 def bodies_are_rewritten_too(example: Example, terms: Terms) -> str | None:
     """What is replaced in the main graph is replaced in bodies and functions, or refused there with a reason."""
     if example.container != "main" or not example.outcome.applied or not _sizes_known(example.model):
@@ -153,7 +156,7 @@ def _sizes_known(model: onnx.ModelProto) -> bool:
     return all(d.HasField("dim_value") for o in model.graph.output for d in o.type.tensor_type.shape.dim)
 
 
-@_property("instances")
+@_property("instances", of_any=False)
 def names_and_order_do_not_matter(example: Example, terms: Terms) -> str | None:
     """With other names and another order of the nodes the same sites are found."""
     other = example.disguised.applied

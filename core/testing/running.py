@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import seed as seeded
 
 from onnx_rewrite.testing.example import Example
-from onnx_rewrite.testing.failures import Failure
+from onnx_rewrite.testing.failures import Failure, smallest
 from onnx_rewrite.testing.properties import Property, Terms, Violation
 
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ class _Checking:
             self.ran.counts[told] += 1
             event(f"{self.one.name}: {told}")
 
-    def finished(self, cls: type[PassTestSuite]) -> Run:
-        """What became of it."""
+    def finished(self, cls: type[PassTestSuite], *, shrink: bool = False) -> Run:
+        """What became of it; a failure is saved, reduced if it is to be shrunk."""
         if self.failure is not None:
-            self.ran.failure, self.ran.folder = self.failure, self.failure.save(cls.failures)
+            self.ran.failure = smallest(self.failure, self._terms) if shrink else self.failure
+            self.ran.folder = self.ran.failure.save(cls.failures, cls.pass_)
             return self.ran
         fired, all_ = self.ran.counts["fires"], self.ran.counts["fires"] + self.ran.counts["refused"]
         if self.one.name == "fires_or_says_why" and all_ >= 20 and fired < cls.fires_at_least * all_:
@@ -132,7 +133,7 @@ def run_one(
     except Exception:
         if checking.failure is None:
             raise
-    ran = checking.finished(cls)
+    ran = checking.finished(cls, shrink=shrink)
     if ran.rare:
         raise Violation(ran.rare)
     return ran

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onnx_rewrite.errors import UsageError
-from onnx_rewrite.testing.failures import replay
+from onnx_rewrite.testing.failures import replay, where
 from onnx_rewrite.testing.mutations import MUTATIONS
-from onnx_rewrite.testing.properties import PROPERTIES, Property, Terms, Violation
+from onnx_rewrite.testing.properties import PROPERTIES, Property, Terms
 from onnx_rewrite.testing.running import Run, run_one, run_together
 from onnx_rewrite.testing.strategies import embed, instances, near_miss
 from onnx_rewrite.testing.subject import Subject, subject_of
@@ -130,7 +130,10 @@ def _test(one: Property) -> Callable[[PassTestSuite], None]:
             pytest.skip(f"relaxed: {why}")
         ran = run_one(type(self), one, None, None)
         if ran.failure is not None:
-            raise Violation(f"{ran.failure.text()}\nSaved in {ran.folder}", ran.failure.feed)
+            import pytest
+
+            assert ran.folder is not None
+            pytest.fail(f"{ran.failure.text()}\n{where(ran.folder)}", pytrace=False)
 
     test.__name__ = f"test_{one.name}"
     test.__doc__ = one.about

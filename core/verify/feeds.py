@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from onnx_rewrite.verify.bindings import Input, candidates, fed_inputs, symbols
 from onnx_rewrite.verify.dtypes import FLOATS, Array, numpy_dtype
 from onnx_rewrite.verify.integers import Use, draw_integers, uses
 from onnx_rewrite.verify.regimes import Regime, draw_floats, generator
+
+MOST_ELEMENTS = 1 << 24
+"""Of all inputs together under a binding that is tried: a constant of the model may be the size of every symbol."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,16 @@ class Source:
         self._uses: dict[str, Use] = {} if self.obstacle else uses(model)
 
     def bindings(self) -> Iterator[dict[str, int]]:
-        """Bindings to try, best first."""
-        return candidates(self._model, symbols(self.inputs), self.fixed, self._seed)
+        """Bindings to try, best first; none for which the inputs alone would fill the memory."""
+        names = symbols(self.inputs)
+        least = self._elements(dict.fromkeys(names, 1) | self.fixed)
+        for binding in candidates(self._model, names, self.fixed, self._seed):
+            if self._elements(binding) <= max(MOST_ELEMENTS, 4 * least):
+                yield binding
+
+    def _elements(self, binding: Mapping[str, int]) -> int:
+        shapes = ([d if isinstance(d, int) else binding[d] for d in value.dims or ()] for value in self.inputs)
+        return sum(math.prod(shape) for shape in shapes)
 
     def empty_bindings(self, binding: Mapping[str, int]) -> Iterator[dict[str, int]]:
         """`binding` with one symbolic dimension after the other 0, those that the user fixed aside."""

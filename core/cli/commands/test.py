@@ -53,6 +53,9 @@ def _report(suite: Any, names: list[str], examples: int, seed: int) -> int:
         human.print(Text.assemble(("failed  ", "red"), f"{ran.property}", f": {ran.rare}" if ran.rare else ""))
         if ran.failure is not None:
             human.print(Text(ran.failure.text()))
-            human.print(Text(f"saved in {ran.folder}; python {ran.folder}/replay.py runs it again\n", style="dim"))
+        if ran.folder is not None:
+            from onnx_rewrite.testing import where
+
+            human.print(Text(f"{where(ran.folder)}\n", style="dim"))
     human.print(f"{len(names) - len(failed)} of {len(names)} properties hold")
     return 1 if failed else 0

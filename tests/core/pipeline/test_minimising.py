@@ -32,6 +32,42 @@ def test_one_operator_alone(name: str) -> None:
     assert model.SerializeToString(deterministic=True) == before
 
 
+def behind(model: onnx.ModelProto, first: str, then: str) -> bool:
+    """Whether some node of one operator depends on one of another."""
+    reached: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == then and reached & set(node.input):
+            return True
+        if node.op_type == first or reached & set(node.input):
+            reached.update(node.output)
+    return False
+
+
+@pytest.mark.parametrize(("name", "first"), [("bert_legacy_op12_dynamic", "Where"), ("swin_legacy_op12", "Add")])
+def test_one_behind_the_other(name: str, first: str) -> None:
+    """What stands between them goes, although shapes change behind it."""
+    smallest = rw.minimise(onnx.load(EXPORTED / f"{name}.onnx"), lambda m: behind(m, first, "Softmax"))
+    assert kinds(smallest) == [first, "Softmax"]
+
+
+def test_a_wrong_pass_on_a_real_model() -> None:
+    """A batch normalization that is folded with the variance for the deviation: two nodes show it."""
+    from onnx_rewrite.testing.comparing import disagreement
+    from onnx_rewrite.testing.subject import Subject
+    from tests.core.testing.mutants import MUTANTS
+
+    subject = Subject(MUTANTS["variance for deviation"][1])
+
+    def wrong(model: onnx.ModelProto) -> bool:
+        outcome = subject.run(model)
+        return outcome.applied > 0 and disagreement(model, outcome.model) is not None
+
+    smallest = rw.minimise(onnx.load(EXPORTED / "mobilenet_v2_legacy_op10_keep_bn.onnx"), wrong)
+    assert kinds(smallest) == ["Conv", "BatchNormalization"]
+    assert smallest.ByteSize() < 1000
+    assert wrong(smallest)
+
+
 def test_what_belongs_together_stays_together() -> None:
     """A site of a pass: its pattern is what remains of the model."""
     model = onnx.load(EXPORTED / "hybrid_legacy_op12_keep_bn.onnx")
@@ -53,11 +89,13 @@ def test_a_wrong_number() -> None:
 
     def overflows(m: onnx.ModelProto) -> bool:
         session = ort.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
-        feeds = {
-            i.name: np.full([d if isinstance(d, int) else 2 for d in i.shape], 2, np.float32)
-            for i in session.get_inputs()
-        }
-        return any(np.isinf(found).any() for found in session.run(None, feeds))
+
+        def infinite(number: float) -> bool:
+            shapes = {i.name: [d if isinstance(d, int) else 2 for d in i.shape] for i in session.get_inputs()}
+            feeds = {name: np.full(shape, number, np.float32) for name, shape in shapes.items()}
+            return any(np.isinf(found).any() for found in session.run(None, feeds))
+
+        return infinite(2) and not infinite(0)
 
     smallest = rw.minimise(model, overflows)
     assert kinds(smallest) == ["Mul", "Mul"]

@@ -1,4 +1,4 @@
-"""Every code block of docs/testing.md runs, and its tables are true."""
+"""Every code block of docs/testing.md runs, prints what the page says, and its tables are true."""
 
 from __future__ import annotations
 
@@ -11,27 +11,69 @@ import pytest
 
 from onnx_rewrite.testing import MUTATIONS, PROPERTIES
 
-TEXT = (Path(__file__).resolve().parents[3] / "docs" / "testing.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[3]
+TEXT = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
+FIRST = TEXT.partition("## Five minutes")[2].partition("\n## ")[0]
+STEPS = re.findall(r"^```(\w+)\n(.*?)^```$", FIRST, flags=re.MULTILINE | re.DOTALL)
 
 
-def outcome_of(block: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    (folder / "test_block.py").write_text(block, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "test_block.py"]
+def outcome_of(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    program, *rest = command
+    if program == "pytest":
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *rest]
+    elif program == "rewrite":
+        command = [sys.executable, "-m", "onnx_rewrite", *rest]
+    elif program == "python":
+        command = [sys.executable, *rest]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_the_first_pass_fails_as_told(tmp_path: Path) -> None:
-    done = outcome_of(BLOCKS[0], tmp_path)
+def test_the_five_minutes_line_by_line(tmp_path: Path) -> None:
+    """From pip install to a failing pass and a mended one: the blocks in their order, in one folder."""
+    kinds = [kind for kind, _ in STEPS]
+    assert kinds == ["sh", "python", "sh", "text", "sh", "python", "sh", "sh"]
+    install, wrong, run, printed, replay, right, rerun, installed = (block for _, block in STEPS)
+    assert install == "pip install 'onnx-rewrite[testing]'\n"
+    assert re.search(r"^testing = \[", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+    file = tmp_path / "test_root.py"
+
+    file.write_text(wrong, encoding="utf-8")
+    done = outcome_of(run.split(), tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "root: equivalent_by_the_judge: the result is not equivalent" in done.stdout
-    assert "[n_v2] v2 = Mul (x1, x1)" in done.stdout
-    assert (tmp_path / ".onnx_rewrite/failures/root-equivalent_by_the_judge/model.onnx").exists()
+    assert "3 failed, 12 passed" in done.stdout
+    assert sorted(p.name for p in (tmp_path / ".onnx_rewrite/failures").iterdir()) == [
+        "root-equivalent_by_rounding",
+        "root-equivalent_by_the_judge",
+        "root-near_misses_are_right",
+    ]
+    for line in printed.splitlines():
+        # Which numbers show it may differ from one version of hypothesis to the next.
+        wanted = re.escape(line) if not re.search(r"\d\.\d|differ by", line) else re.sub(r"[-\d.]+", "X", line)
+        wanted = re.sub("X", r"[-+\\d.e]+", re.escape(wanted)) if "X" in wanted else wanted
+        assert re.search(wanted.replace("large", r"\w+"), done.stdout), (line, done.stdout)
+    assert "self.relaxed" not in done.stdout  # no line of the suite's own
+
+    done = outcome_of(replay.split(), tmp_path)
+    assert done.returncode == 1
+    assert "it still fails: output 'v3'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    file.write_text(right, encoding="utf-8")
+    done = outcome_of(rerun.split(), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "15 passed" in done.stdout
+    assert "it holds now" in outcome_of(replay.split(), tmp_path).stdout
+
+    done = outcome_of(installed.split(), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "14 of 14 properties hold" in done.stdout
 
 
-@pytest.mark.parametrize("number", range(1, len(BLOCKS)))
+@pytest.mark.parametrize("number", range(2, len(BLOCKS)))
 def test_the_other_blocks_pass(number: int, tmp_path: Path) -> None:
-    done = outcome_of(BLOCKS[number], tmp_path)
+    (tmp_path / "test_block.py").write_text(BLOCKS[number], encoding="utf-8")
+    done = outcome_of(["pytest", "-q", "test_block.py"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 

@@ -13,7 +13,9 @@ import pytest
 import onnx_rewrite as rw
 from onnx_rewrite.cli import main
 from onnx_rewrite.pattern import op
-from onnx_rewrite.testing import PROPERTIES, PassTestSuite, Violation, replay
+from onnx_rewrite.testing import PROPERTIES, Example, Failure, PassTestSuite, Terms, Violation, replay
+from onnx_rewrite.testing.failures import smallest
+from onnx_rewrite.testing.subject import Subject
 
 
 class Root(rw.Pass):
@@ -55,6 +57,85 @@ def test_a_failure_is_small_named_saved_and_runs_again(tmp_path: Path) -> None:
     saved().test_saved_examples()
     with pytest.raises(Violation):
         suite(pass_=Root, saved=(ran.folder,))().test_saved_examples()
+
+
+def test_a_failure_is_reduced_to_what_shows_it() -> None:
+    """Whatever was drawn around it goes: bodies, other instances, nodes beside it, numbers that do not matter."""
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[2,3] x, float[4] z, bool c) => (float[2,3] y, float[4] w)
+    <float[3] s = {1.5, 2.5, 3.5}>
+    {
+        w = Neg (z)
+        a = Add (x, s)
+        y = If (c) <
+            then_branch = t () => (float[2,3] p) { p0 = Mul (a, a) p1 = Sqrt (p0) p = Sin (p1) },
+            else_branch = f () => (float[2,3] q) { q0 = Mul (a, a) q = Sqrt (q0) }
+        >
+    }
+    """)
+    subject = Subject(Root)
+    failure = Failure("root", "equivalent_by_rounding", "drawn", Example(model, subject, ("1 instance", "in If")), {})
+    least = smallest(failure, Terms())
+    assert [n.op_type for n in least.example.model.graph.node] == ["Mul", "Sqrt"]
+    assert [[d.dim_value for d in v.type.tensor_type.shape.dim] for v in least.example.model.graph.input] == [[1, 1]]
+    onnx.checker.check_model(least.example.model, full_check=True)
+    assert "# drawn as: 1 instance, in If; then reduced" in least.text()
+    assert "It shows on\n    a = [[" in least.text()
+    assert set(least.feed) == {"a"}
+    kept = Failure("root", "fires_or_says_why", "drawn", Example(model, subject), {})
+    assert smallest(kept, Terms()) is kept  # a part of an instance is none
+
+
+def test_the_script_imports_the_pass_from_where_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import onnx_rewrite as rw\n\n\nclass Root(rw.Pass):\n    name = 'root'\n\n"
+        "    def pattern(self, x):\n        return rw.op.Sqrt(rw.op.Mul(x, x))\n\n"
+        "    def replace(self, m):\n        return m.x\n"
+    )
+    code = (
+        "from pathlib import Path\nfrom mine import Root\nfrom onnx_rewrite.testing import PassTestSuite\n"
+        "made = type('Suite', (PassTestSuite,), {'pass_': Root})\n"
+        "print(made.run('equivalent_by_rounding', examples=50, seed=0).folder)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    script = tmp_path / done.stdout.strip() / "replay.py"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    again = subprocess.run([sys.executable, str(script)], cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert again.stderr.startswith("it still fails: output")
+    source = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(source.replace("return m.x", "return rw.op.Abs(m.x)"))
+    again = subprocess.run([sys.executable, str(script)], cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert (again.returncode, again.stdout) == (0, "it holds now\n"), again.stderr
+
+
+@pytest.mark.parametrize("name", ["names_and_order_do_not_matter", "bodies_are_rewritten_too"])
+def test_what_needs_more_than_the_model_is_replayed_too(name: str, tmp_path: Path) -> None:
+    """A pass that goes by names, and one that knows the main graph only."""
+
+    class ByName(Mended):
+        name = "by_name"
+
+        def check(self, m: rw.Match) -> None:
+            if not m.output.name.startswith("v"):
+                raise rw.Refused("another name")
+
+    class MainOnly(Mended):
+        name = "main_only"
+
+        def check(self, m: rw.Match) -> None:
+            if m.scope.graph.name not in ("main", "Part"):
+                raise ZeroDivisionError("a body")
+
+    wrong = ByName if name.startswith("names") else MainOnly
+    ran = suite(pass_=wrong, failures=tmp_path).run(name, examples=60, seed=0)
+    assert ran.failure is not None
+    assert ran.folder is not None
+    with pytest.raises((Violation, ZeroDivisionError)):
+        replay(ran.folder, wrong)
+    replay(ran.folder, Mended)
 
 
 def test_one_test_per_property() -> None:

@@ -138,3 +138,19 @@ def test_the_feed_of_a_verdict_can_be_drawn_again() -> None:
     assert verdict.index is not None
     assert all(i < n for i, n in zip(verdict.index, x.shape, strict=True))
     assert judge.feed(before, "no such regime") is None
+
+
+def test_no_binding_fills_the_memory() -> None:
+    """A constant of the model may be the size of a symbol, but not of four at once."""
+    model = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[a, b, c, d] x) => (float[n] y) <int64[1] s = {960}> { y = Reshape (x, s) }
+    """)
+    sizes = [np.prod([*binding.values()], dtype=np.int64) for binding in Source(model, 0).bindings()]
+    assert len(sizes) > 10
+    assert max(sizes) <= 1 << 24
+    fixed = onnx.parser.parse_model("""
+    <ir_version: 8, opset_import: ["": 17]>
+    g (float[a, 8192, 4096] x) => (float[a, 8192, 4096] y) { y = Abs (x) }
+    """)
+    assert {1, 3} <= {binding["a"] for binding in Source(fixed, 0).bindings()}

@@ -1,4 +1,4 @@
-"""Wrong variants of our passes, one per class of bugs, that the suite must find."""
+"""Wrong variants of our passes, and passes as authors write them wrongly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import onnx_rewrite as rw
 from onnx_rewrite.match import Refused
 from onnx_rewrite.passes import bn, clip, ln
-from onnx_rewrite.pattern import const, constant, either, maybe, op, optional, scalar
+from onnx_rewrite.pattern import const, constant, either, op, optional, scalar
+from tests.core.testing.mutants.mutant import of
 
 Members = dict[str, Any]
 
@@ -331,57 +332,180 @@ class Transposes(rw.Pass):
         return op.Transpose(m.x, perm=tuple(m.second[axis] for axis in m.first))
 
 
-MUTANTS: dict[str, tuple[str, Any]] = {
-    "epsilon of another size": ("constants", mutant(PlainLayerNorm, replace=ln_with(epsilon=lambda m, g: 1e-9))),
-    "epsilon outside the root": (
-        "constants",
+class AnyScale(AnyExponent):
+    """Whatever the normalized value is multiplied by counts as its scale."""
+
+    def pattern(self, x: Any, eps: Any, axes: Any, scale: Any) -> Any:
+        d = op.Sub(x, op.ReduceMean(x, axes=axes, keepdims=1))
+        v = op.ReduceMean(either(op.Mul(d, d), op.Pow(d, const(2))), axes=axes, keepdims=1)
+        return op.Mul(op.Div(d, op.Sqrt(op.Add(v, scalar(eps)))), scale)
+
+    def replace(self, m: rw.Match) -> Any:
+        return op.LayerNormalization(m.x, m.scale, axis=-1, epsilon=float(m.eps))
+
+
+class FoldedOnce(bn.BehindLinear):
+    """What a weight was folded to is remembered by the weight's shape alone."""
+
+    known: dict[Any, Any] = {}  # noqa: RUF012
+
+    def replace(self, m: rw.Match) -> Any:
+        factor, shift = bn.factor_and_shift(m)
+        factor = self.known.setdefault((m.weight.shape, factor.shape), factor)
+        return bn.folded_behind(m, factor, shift)
+
+
+class Merged(rw.Pass):
+    """Constants of one shape are taken for one constant."""
+
+    name = "merged"
+    known: dict[Any, Any] = {}  # noqa: RUF012
+
+    def pattern(self, x: Any, c: Any) -> Any:
+        return op.Neg(op.Mul(x, constant(c)))
+
+    def replace(self, m: rw.Match) -> Any:
+        return op.Mul(m.x, -self.known.setdefault((m.c.shape, m.c.array.dtype), m.c.array))
+
+
+class Reshapes(rw.Pass):
+    """Of two Reshapes the second alone counts; but its 0 means what the first one made."""
+
+    name = "reshapes"
+
+    def pattern(self, x: Any, first: Any, second: Any) -> Any:
+        return op.Reshape(op.Reshape(x, shape=first), shape=second)
+
+    def replace(self, m: rw.Match) -> Any:
+        return op.Reshape(m.x, shape=m.second)
+
+
+class Symbols(rw.Pass):
+    """A dimension that is not known is taken for 1."""
+
+    name = "symbols"
+
+    def pattern(self, x: Any) -> Any:
+        return op.Flatten(op.Relu(x))
+
+    def replace(self, m: rw.Match) -> Any:
+        first = m.dim(m.x, 0)
+        return op.Relu(op.Reshape(m.x, shape=(first if isinstance(first, int) else 1, -1)))
+
+
+class Pads(rw.Pass):
+    """Pad's zeros are taken for the pool's own, which are smaller than any number."""
+
+    name = "pads"
+
+    def pattern(self, x: Any, pads: Any, kernel: Any) -> Any:
+        return op.MaxPool(op.Pad(x, pads=pads), kernel_shape=kernel)
+
+    def replace(self, m: rw.Match) -> Any:
+        rank = len(m.pads) // 2
+        outer = (*m.pads[:2], *m.pads[rank : rank + 2])
+        if any(outer) or any(p < 0 for p in m.pads):
+            raise Refused("batch or channels")
+        inner = (*m.pads[2:rank], *m.pads[rank + 2 :])
+        if any(p >= k for p, k in zip(inner, (*m.kernel, *m.kernel), strict=True)):
+            raise Refused("more than the kernel")
+        return op.MaxPool(m.x, kernel_shape=m.kernel, pads=inner)
+
+
+LN, CLIP, BN, AUTHOR = "ln", "clip", "bn", "an author's"
+EPSILON = "epsilon inside or outside the root"
+BOUNDS = "Min/Max with lo > hi"
+
+PASSES = (
+    of("epsilon of another size", LN, EPSILON, mutant(PlainLayerNorm, replace=ln_with(epsilon=lambda m, g: 1e-9))),
+    of(
+        "epsilon outside the root",
+        LN,
+        EPSILON,
         mutant(PlainLayerNorm, replace=ln_with(epsilon=lambda m, g: g["epsilon"] ** 2)),
     ),
-    "bias dropped": ("operands", mutant(PlainLayerNorm, replace=ln_with(bias=lambda m, g: None))),
-    "scale dropped": (
-        "operands",
+    of("bias dropped", LN, "operands lost", mutant(PlainLayerNorm, replace=ln_with(bias=lambda m, g: None))),
+    of(
+        "scale dropped",
+        LN,
+        "operands lost",
         mutant(PlainLayerNorm, replace=ln_with(scale=lambda m, g: np.ones(ln.normalized_lengths(m, g["axis"]), "f4"))),
     ),
-    "scale and bias swapped": ("operands", mutant(PlainLayerNorm, replace=ln_with(scale=swapped))),
-    "any axis": ("axes", mutant(AnyExponent, check=anything)),
-    "any exponent": ("constants", mutant(AnyExponent)),
-    "any keepdims": ("axes", mutant(AnyKeepdims)),
-    "the mean of another value": ("captures", mutant(OtherMean)),
-    "subtraction taken for commutative": ("captures", mutant(Reversed)),
-    "an interior value is dropped": ("structure", mutant(DropsInterior)),
-    "never done": ("termination", mutant(Keeping)),
-    "bounds swapped": ("bounds", mutant(FloatClip, replace=clip_with(lambda lo, hi: (hi, lo)))),
-    "lower bound forgotten": ("bounds", mutant(FloatClip, replace=clip_with(lambda lo, hi: (None, hi)))),
-    "upper bound forgotten": ("bounds", mutant(FloatClip, replace=clip_with(lambda lo, hi: (lo, None)))),
-    "NaN eaten": ("specials", mutant(FloatClip, replace=nan_eaten)),
-    "bounds that cross are sorted": ("bounds", mutant(Unchecked)),
-    "bounds of any shape": ("broadcasting", mutant(MaxMin)),
-    "bounds of rank 1": ("broadcasting", mutant(OldForm)),
-    "own bias not scaled": ("weights", mutant(bn.BehindLinear, replace=own_bias_kept)),
-    "offset forgotten": (
-        "weights",
+    of(
+        "scale and bias swapped",
+        LN,
+        "operands in the wrong place",
+        mutant(PlainLayerNorm, replace=ln_with(scale=swapped)),
+    ),
+    of("any axis", LN, "axes that are not the last", mutant(AnyExponent, check=anything)),
+    of("any exponent", LN, "Pow exponent that is not 2", mutant(AnyExponent)),
+    of("any keepdims", LN, "ReduceMean with keepdims=0 still fused", mutant(AnyKeepdims)),
+    of("any scale", LN, "scale that enlarges the output", mutant(AnyScale)),
+    of("the mean of another value", LN, "two captures for one value", mutant(OtherMean)),
+    of("subtraction taken for commutative", LN, "operands of Sub swapped", mutant(Reversed)),
+    of("an interior value is dropped", CLIP, "stacked Clips", mutant(DropsInterior)),
+    of("bounds swapped", CLIP, BOUNDS, mutant(FloatClip, replace=clip_with(lambda lo, hi: (hi, lo)))),
+    of(
+        "lower bound forgotten",
+        CLIP,
+        "Clip without max",
+        mutant(FloatClip, replace=clip_with(lambda lo, hi: (None, hi))),
+    ),
+    of(
+        "upper bound forgotten",
+        CLIP,
+        "Clip without max",
+        mutant(FloatClip, replace=clip_with(lambda lo, hi: (lo, None))),
+    ),
+    of("NaN eaten", CLIP, "specials by class", mutant(FloatClip, replace=nan_eaten)),
+    of("bounds that cross are sorted", CLIP, BOUNDS, mutant(Unchecked)),
+    of("bounds of any shape", CLIP, "Clip bounds of rank > 0", mutant(MaxMin)),
+    of("bounds of rank 1", CLIP, "Clip bounds of rank > 0", mutant(OldForm)),
+    of("own bias not scaled", BN, "the linear operator's own bias", mutant(bn.BehindLinear, replace=own_bias_kept)),
+    of(
+        "offset forgotten",
+        BN,
+        "operands lost",
         mutant(bn.BehindLinear, replace=fold(lambda m, f, s: (f, s - m.offset.array))),
     ),
-    "variance for deviation": (
-        "weights",
+    of(
+        "variance for deviation",
+        BN,
+        "a formula that is nearly right",
         mutant(bn.BehindLinear, replace=fold(lambda m, f, s: (m.scale.array / (m.var.array + m.eps), s))),
     ),
-    "mean added": (
-        "weights",
+    of(
+        "mean added",
+        BN,
+        "a formula that is nearly right",
         mutant(bn.BehindLinear, replace=fold(lambda m, f, s: (f, s + 2 * m.mean.array * f))),
     ),
-    "groups off by one": ("weights", mutant(bn.BehindLinear, replace=fold(groups_ignored))),
-    "beta forgotten": ("attributes", mutant(bn.BehindLinear, replace=beta_forgotten)),
-    "padding ignored": ("attributes", mutant(AnyPadding)),
-    "training mode folded": ("attributes", mutant(AnyMode)),
-    "a fold that overflows": ("specials", mutant(Overflows)),
-    "a constant of any layout": ("broadcasting", mutant(FirstAxis)),
-    "another rank": ("broadcasting", mutant(Wanderer)),
-    "not the same twice": ("determinism", mutant(Impure)),
-    "a check that raises": ("errors", mutant(Selective)),
-    "the sign of a root": ("meaning", mutant(HalfPower)),
-    "permutations in the wrong order": ("axes", mutant(Transposes)),
-}
-"""By name: the class of bugs, and a pass that has one."""
-
-del const, maybe
+    of(
+        "groups off by one",
+        BN,
+        "ConvTranspose's [Cin, Cout/group] layout",
+        mutant(bn.BehindLinear, replace=fold(groups_ignored)),
+    ),
+    of("beta forgotten", BN, "Gemm with beta ≠ 1 before BN", mutant(bn.BehindLinear, replace=beta_forgotten)),
+    of("padding ignored", BN, "either side where padding allows", mutant(AnyPadding)),
+    of("training mode folded", BN, "BN with training_mode=1 folded", mutant(AnyMode)),
+    of("a fold that overflows", BN, "a fold that overflows", mutant(Overflows)),
+    of("a constant of any layout", BN, "a constant per another axis", mutant(FirstAxis)),
+    of("a shared weight folded once for all", BN, "a weight shared by two Convs folded twice", mutant(FoldedOnce)),
+    of("never done", AUTHOR, "passes that undo each other for ever", mutant(Keeping), "result_is_valid"),
+    of("another rank", AUTHOR, "the output's rank changes", mutant(Wanderer)),
+    of("not the same twice", AUTHOR, "not the same bytes twice", mutant(Impure), "same_bytes_twice"),
+    of("a check that raises", AUTHOR, "an author's mistake", mutant(Selective), "fires_or_says_why"),
+    of("the sign of a root", AUTHOR, "true for some numbers only", mutant(HalfPower)),
+    of("permutations in the wrong order", AUTHOR, "axes of two operators", mutant(Transposes)),
+    of("constants of one shape merged", AUTHOR, "different constants merged", mutant(Merged)),
+    of(
+        "0 in the second of two Reshapes",
+        AUTHOR,
+        "Reshape of Reshape with 0 in the shape",
+        mutant(Reshapes),
+        "result_is_valid",
+    ),
+    of("a symbol taken for 1", AUTHOR, "dynamic dims", mutant(Symbols)),
+    of("Pad's zeros in a pool", AUTHOR, "Pad(0) into MaxPool on negative data", mutant(Pads)),
+)
