@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         repeat,
         rest,
         scalar,
+        view,
         where,
     )
     from onnx_rewrite.pipeline import (
@@ -66,6 +67,7 @@ _HOMES = {
         "repeat",
         "rest",
         "scalar",
+        "view",
         "where",
     ),
     "onnx_rewrite.pipeline": (
@@ -123,6 +125,7 @@ __all__ = [
     "rest",
     "rewrite",
     "scalar",
+    "view",
     "where",
 ]
 
