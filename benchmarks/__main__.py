@@ -10,6 +10,7 @@ NAMES = {
     "memory": "3.2 GB of external weights",
     "tensorrt": "engines before and after passes, on a GPU",
     "kit": "examples a second of the testing kit",
+    "mhsa": "attention: spellings on TensorRT, kernels of TensorRT-RTX, onnxruntime on the CPU",
     "fuzz": "random graphs around the patterns, every rewrite compared",
 }
 
