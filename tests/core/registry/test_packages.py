@@ -109,10 +109,10 @@ def test_what_is_broken_is_named_and_the_others_are_listed(packages: Packages, t
         assert line.startswith("warning: ")
         assert message in line
     assert {entry["name"] for entry in json.loads(packages.rewrite("passes", "--json").stdout)} == {
-        "bn", "clip", "good", "ln",
+        "bn", "clip", "good", "ln", "mask", "mhsa", "qkv",
     }  # fmt: skip
     ran = packages.rewrite("inspect", MODEL, "--json")
-    assert set(json.loads(ran.stdout)["sites"]) == {"bn", "clip", "good", "ln"}
+    assert set(json.loads(ran.stdout)["sites"]) == {"bn", "clip", "good", "ln", "mask", "mhsa", "qkv"}
     ran = packages.rewrite(MODEL, "--passes", "raises", "-o", tmp_path / "o.onnx")
     assert ran.returncode == 2
     assert "pass 'raises' of raises-package 1.5" in ran.stderr
