@@ -14,6 +14,7 @@ NAMES = {
     "deform-kernel": "the deformable convolution's kernel on a GPU: right, and how fast",
     "deform-engine": "the plugins inside TensorRT: right, and how fast",
     "kernels": "kernels of TensorRT-RTX engines of the tests' models, without a GPU",
+    "mhsa": "attention: spellings on TensorRT, kernels of TensorRT-RTX, onnxruntime on the CPU",
     "fuzz": "random graphs around the patterns, every rewrite compared",
     "mutants": "wrong passes and engines, and which properties find them",
     "peers-fuzz": "drawn graphs through other rewriters, and which properties each breaks",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         rest,
         scalar,
         spelled,
+        view,
         where,
     )
     from onnx_rewrite.pipeline import (
@@ -68,6 +69,7 @@ _HOMES = {
         "rest",
         "scalar",
         "spelled",
+        "view",
         "where",
     ),
     "onnx_rewrite.pipeline": (
@@ -128,6 +130,7 @@ __all__ = [
     "scalar",
     "spelled",
     "torch",
+    "view",
     "where",
 ]
 

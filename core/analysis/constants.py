@@ -23,7 +23,7 @@ MAX_FOLDED_ELEMENTS = 1 << 24
 
 
 # What computes a constant is a handful of nodes; longer chains are the model itself.
-MAX_FOLDED_NODES = 24
+MAX_FOLDED_NODES = 64
 
 
 class Constants:
@@ -252,10 +252,34 @@ def _concat(constants: Constants, node: ir.Node) -> Array | None:
     return np.concatenate([p for p in parts if p is not None], axis)
 
 
-def _slice(constants: Constants, node: ir.Node) -> Array | None:
-    array = _first(constants, node)
-    if array is None or array.size > 1 << 16:
+def _known_sizes(value: ir.Value | None) -> Array | None:
+    """The shape that a Shape node gives, -1 for sizes that are not known; None if it is no such node."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "Shape" or node.domain not in ("", "ai.onnx"):
         return None
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    if shape is None or "start" in node.attributes or "end" in node.attributes:
+        return None
+    return np.asarray([d if isinstance(d, int) else -1 for d in shape], np.int64)
+
+
+def _of_sizes(
+    select: Callable[[Constants, ir.Node, Array], Array | None],
+) -> Callable[[Constants, ir.Node], Array | None]:
+    """An operator that selects elements; of a shape that is known in part it may select what is."""
+
+    def fold(constants: Constants, node: ir.Node) -> Array | None:
+        array = _first(constants, node)
+        if array is not None:
+            return select(constants, node, array) if array.size <= 1 << 16 else None
+        sizes = _known_sizes(node.inputs[0] if node.inputs else None)
+        found = None if sizes is None else select(constants, node, sizes)
+        return None if found is None or (found < 0).any() else found
+
+    return fold
+
+
+def _slice(constants: Constants, node: ir.Node, array: Array) -> Array | None:
     starts, ends = _ints(constants, node, "starts", 1), _ints(constants, node, "ends", 2)
     axes, steps = _ints(constants, node, "axes", 3), _ints(constants, node, "steps", 4)
     if starts is None or ends is None or axes is None or steps is None:
@@ -269,11 +293,9 @@ def _slice(constants: Constants, node: ir.Node) -> Array | None:
     return array[tuple(index)]
 
 
-def _gather(constants: Constants, node: ir.Node) -> Array | None:
-    data, indices = constants.array(node.inputs[0]), constants.array(node.inputs[1])
-    if data is None or indices is None or data.size > 1 << 16:
-        return None
-    return np.take(data, indices, axis=node.attributes.get_int("axis", 0))
+def _gather(constants: Constants, node: ir.Node, data: Array) -> Array | None:
+    indices = constants.array(node.inputs[1])
+    return None if indices is None else np.take(data, indices, axis=node.attributes.get_int("axis", 0))
 
 
 def _float_unary(function: Callable[[Array], Array]) -> Callable[[Constants, ir.Node], Array | None]:
@@ -288,18 +310,31 @@ def _float_unary(function: Callable[[Array], Array]) -> Callable[[Constants, ir.
 
 
 def _float_binary(function: Callable[[Array, Array], Array]) -> Callable[[Constants, ir.Node], Array | None]:
-    """What computes a frozen normalization from its statistics."""
+    """What computes a frozen normalization from its statistics, or sizes from others."""
 
     def fold(constants: Constants, node: ir.Node) -> Array | None:
         if not constants.rests_on_constants(node):
             return None
         a, b = (constants.array(v) for v in node.inputs)
-        if a is None or b is None or a.dtype != b.dtype or a.dtype.kind != "f" or max(a.size, b.size) > 1 << 16:
+        if a is None or b is None or a.dtype != b.dtype or max(a.size, b.size) > 1 << 16:
+            return None
+        if a.dtype.kind == "i":
+            return _of_integers(function, a, b)
+        if a.dtype.kind != "f":
             return None
         with np.errstate(all="ignore"):
             return function(a, b)
 
     return fold
+
+
+def _of_integers(function: Callable[[Array, Array], Array], a: Array, b: Array) -> Array | None:
+    """Arithmetic of sizes; a division is exact in numpy only where nothing is negative."""
+    if max(a.size, b.size) > 1 << 8 or function is np.power:
+        return None
+    if function is not np.divide:
+        return function(a, b)
+    return None if (a < 0).any() or (b < 1).any() else a // b
 
 
 def _safely(fold: Callable[[Constants, ir.Node], Array | None]) -> Callable[[Constants, ir.Node], Array | None]:
@@ -325,16 +360,20 @@ _FOLDS: dict[str, Callable[[Constants, ir.Node], Array | None]] = {
         "Constant": _constant_node,
         "ConstantOfShape": _constant_of_shape,
         "Div": _float_binary(np.divide),
+        "Exp": _float_unary(np.exp),
         "Expand": _expand,
         "Flatten": _flatten,
-        "Gather": _gather,
+        "Gather": _of_sizes(_gather),
         "Identity": _first,
+        "Max": _float_binary(np.maximum),
+        "Min": _float_binary(np.minimum),
         "Mul": _float_binary(np.multiply),
         "Neg": _float_unary(np.negative),
+        "Pow": _float_binary(np.power),
         "Reciprocal": _float_unary(np.reciprocal),
         "Reshape": _reshape,
         "Shape": _shape,
-        "Slice": _slice,
+        "Slice": _of_sizes(_slice),
         "Sqrt": _float_unary(np.sqrt),
         "Squeeze": _squeeze,
         "Sub": _float_binary(np.subtract),

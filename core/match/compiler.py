@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnx_rewrite.analysis.layout import moves
 from onnx_rewrite.match.conditions import conditional, unfulfilled, with_shapes
 from onnx_rewrite.match.params import ParamGoal, compile_params, is_bare
 from onnx_rewrite.match.state import Constant, Goal, State, ValueGoal, label
@@ -32,9 +33,13 @@ from onnx_rewrite.pattern.language import (
     Step,
     Traced,
     Var,
+    View,
     key_in,
     shown_name,
 )
+
+# Steps that one view looks through.
+MAX_VIEW = 24
 
 __all__ = ["Compiler", "compile_roots", "label"]
 
@@ -77,6 +82,8 @@ class Compiler:
             return repeat_goal(pattern, self._step(pattern.step), self.value(pattern.inner))
         if isinstance(pattern, Optional):
             return self._optional(pattern)
+        if isinstance(pattern, View):
+            return _view(pattern, self.value(pattern.inner))
         raise TypeError(f"not a pattern: {pattern!r}")
 
     def _step(self, step: Step) -> CompiledStep:
@@ -280,6 +287,34 @@ def _bind(state: State, number: int, node: ir.Node, enter: Callable[[State, ir.N
         state.fail(node, lambda: f"{label(node)} does not compute the same as {label(bound)}")
     del state.owned[node]
     return False
+
+
+def _view(pattern: View, inner: ValueGoal) -> ValueGoal:
+    """Goes up to the first value that no operator merely moves; what lies between belongs to nobody."""
+    name = pattern.var.name
+
+    def match(state: State, value: ir.Value | None, then: Goal) -> bool:
+        steps: list[ir.Value] = []
+        while value is not None and len(steps) < MAX_VIEW and moves(value, state.scope.constants):
+            node = value.producer()
+            if node is None or node.graph is not state.scope.graph or node in state.owned:
+                break
+            steps.insert(0, value)
+            value = node.inputs[0]
+        captured = tuple(steps)
+        if name in state.bound:
+            return state.fail(value, lambda: f"'{shown_name(name)}' stands for another view already")
+        state.bound[name] = captured
+        seen = [node for step in steps if (node := step.producer()) is not None]
+        state.seen.extend(seen)
+        if inner(state, value, then):
+            return True
+        if seen:
+            del state.seen[-len(seen) :]
+        del state.bound[name]
+        return False
+
+    return match
 
 
 def _in_place(

@@ -31,15 +31,18 @@ class Blocked:
         return f"{label(self.value)} is also used by {label(self.consumer)}"
 
 
-def blocked(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], constants: Constants) -> Blocked | None:
+def blocked(
+    nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], constants: Constants, seen: Sequence[ir.Node] = ()
+) -> Blocked | None:
     """The first value of `nodes`, `outputs` aside, that something else needs; None if there is none.
 
-    A use inside a body of If, Loop or Scan counts. A node that asks a value only for its shape or type, for the
-    sake of a constant that feeds the match, goes away with it and does not count.
+    Of those in `seen` the values may be needed elsewhere: such nodes stay. A use inside a body of If, Loop or Scan
+    counts. A node that asks a value only for its shape or type, for the sake of a constant that feeds the match, goes
+    away with it and does not count.
     """
     inside = set(nodes)
     kept = set(outputs)
-    for node in nodes:
+    for node in [n for n in nodes if n not in seen] if seen else nodes:
         for value in node.outputs:
             if value in kept:
                 continue
@@ -52,6 +55,36 @@ def blocked(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value], constants: Co
                     and not _only_asks(use.node, inside, constants)
                 ):
                     return Blocked(value, use.node)
+    return _held(seen, inside.difference(seen), inside, constants) if seen else None
+
+
+def _held(seen: Sequence[ir.Node], own: set[ir.Node], inside: set[ir.Node], constants: Constants) -> Blocked | None:
+    """A value of the match itself that something outside needs by way of nodes that may stay."""
+    for node in seen:
+        consumer = _needed_by(node, inside, constants)
+        if consumer is None:
+            continue
+        waiting, known = [node], {node}
+        while waiting:
+            for value in waiting.pop().inputs:
+                producer = None if value is None else value.producer()
+                if producer in own:
+                    assert value is not None
+                    return Blocked(value, None if consumer is node else consumer)
+                if producer is not None and producer in inside and producer not in known:
+                    known.add(producer)
+                    waiting.append(producer)
+    return None
+
+
+def _needed_by(node: ir.Node, inside: set[ir.Node], constants: Constants) -> ir.Node | None:
+    """Who outside needs what a node gives: a node, the node itself for the graph's outputs, or None."""
+    for value in node.outputs:
+        if value.is_graph_output():
+            return node
+        for use in value.uses():
+            if use.node not in inside and use.node.graph is not None and not _only_asks(use.node, inside, constants):
+                return use.node
     return None
 
 

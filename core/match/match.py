@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.foreign import read
 from onnx_rewrite.custom import Call, Unreadable
+from onnx_rewrite.match.parameters import computed_parameters
 from onnx_rewrite.match.state import Constant, Dim, Scope
 
 
@@ -53,12 +54,35 @@ class Match:
         bound: dict[str, Any],
         nodes: Sequence[ir.Node],
         outputs: Sequence[ir.Value],
+        seen: Sequence[ir.Node] = (),
     ) -> None:
         self._names = names
         self._bound = bound
+        self._own = tuple(nodes)
         self.scope = scope
-        self.nodes = tuple(nodes)
+        self.viewed_nodes = tuple(seen)
         self.outputs = tuple(outputs)
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """All nodes of the match, the anchor first; last those that views look through."""
+        return (*self._own, *self.viewed_nodes)
+
+    @property
+    def private_nodes(self) -> tuple[ir.Node, ...]:
+        """The nodes that no other match may have."""
+        return self._own
+
+    def look_through(self, nodes: Iterable[ir.Node]) -> None:
+        """Says which nodes before the match the replacement makes do without, in place of those that views pass.
+
+        They belong to the site, and so does what computes their parameters, but what something else needs of them
+        stays.
+        """
+        own = set(self._own)
+        through = [node for node in dict.fromkeys(nodes) if node not in own]
+        through += computed_parameters((*self._own, *through), self.scope.graph, self.scope.constants)
+        self.viewed_nodes = tuple(through)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._names:

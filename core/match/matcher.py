@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
-from onnx_rewrite.match.compiler import compile_roots, label
+from onnx_rewrite.match.compiler import MAX_VIEW, compile_roots, label
 from onnx_rewrite.match.conditions import related, relations_of
 from onnx_rewrite.match.match import Match, values_in
 from onnx_rewrite.match.state import Failure, Scope, State
 from onnx_rewrite.opset.view import is_onnx
-from onnx_rewrite.pattern.language import Apply, Either, Optional, Output, Pattern, Repeat, Rest, Traced, leaves
+from onnx_rewrite.pattern.language import Apply, Either, Optional, Output, Pattern, Repeat, Rest, Traced, View, leaves
 
 OperatorKey = tuple[str, str]
 """Domain ("" for the standard one) and operator name."""
@@ -77,7 +77,9 @@ class Matcher:
             if self._relations and not related(state, self._relations):
                 return False
             nodes = list(dict.fromkeys([*state.nodes.values(), *state.steps, *state.extra]))
-            return accept(Match(state.scope, self._traced.names, dict(state.bound), nodes, outputs))
+            own = set(nodes)
+            seen = [node for node in dict.fromkeys(state.seen) if node not in own]
+            return accept(Match(state.scope, self._traced.names, dict(state.bound), nodes, outputs, seen))
         goal, root = self._goals[len(outputs)], self._traced.roots[len(outputs)]
         for value in _candidates(state, root, self.depth):
             if value not in outputs and goal(state, value, lambda s: self._others(s, [*outputs, value], accept)):  # noqa: B023
@@ -128,7 +130,9 @@ def _required(pattern: Pattern, known: dict[int, frozenset[OperatorKey]]) -> fro
 
 
 def _sure(pattern: Pattern) -> list[Pattern]:
-    """The parts of a repeat or a rest that are in every match."""
+    """The parts of a repeat, a rest or a view that are in every match."""
+    if isinstance(pattern, View):
+        return [pattern.inner]
     if isinstance(pattern, Repeat):
         return [pattern.inner, pattern.step.body] if pattern.least else [pattern.inner]
     return [pattern.each.body] if isinstance(pattern, Rest) and pattern.each is not None and pattern.least else []
@@ -162,6 +166,8 @@ def _depth(pattern: Pattern, known: dict[int, int]) -> int:
             known[id(pattern)] = times * _depth(pattern.step.body, known) + _depth(pattern.inner, known)
         elif isinstance(pattern, Rest) and pattern.each is not None:
             known[id(pattern)] = _depth(pattern.each.body, known)
+        elif isinstance(pattern, View):
+            known[id(pattern)] = MAX_VIEW + _depth(pattern.inner, known)
         else:
             known[id(pattern)] = 0
     return known[id(pattern)]

@@ -124,7 +124,7 @@ def label(thing: ir.Node | ir.Value | None) -> str:
 class State:
     """Bindings of a match in progress; every goal undoes what it bound when it fails."""
 
-    __slots__ = ("again", "bound", "extra", "journal", "nodes", "owned", "scope", "steps")
+    __slots__ = ("again", "bound", "extra", "journal", "nodes", "owned", "scope", "seen", "steps")
 
     def __init__(self, scope: Scope, journal: list[Failure] | None = None) -> None:
         self.scope = scope
@@ -133,6 +133,7 @@ class State:
         self.owned: dict[ir.Node, int] = {}  # which pattern node each one belongs to
         self.extra: list[ir.Node] = []  # duplicates and Identities on the way
         self.steps: list[ir.Node] = []  # nodes of finished steps
+        self.seen: list[ir.Node] = []  # nodes that views look through
         self.again: dict[ir.Node, int] = {}  # nodes of finished steps that the present one uses too
         self.journal = journal
 

@@ -226,6 +226,14 @@ class Rest(Pattern):
     most: int | None
 
 
+@dataclass(eq=False)
+class View(Pattern):
+    """A value seen through operators that only move elements; `var` captures what lies on the way."""
+
+    inner: Pattern
+    var: Var
+
+
 Operand = Pattern | float | int
 
 making: ContextVar[Step | None] = ContextVar("onnx_rewrite_making", default=None)
@@ -326,6 +334,20 @@ def repeat(step: Callable[..., Operand], inner: Operand, *, least: int = 0, most
     return Repeat(made, as_pattern(inner), least, most)
 
 
+def view(inner: Operand, steps: Var) -> View:
+    """`inner`, seen through as many operators as stand there that only move elements.
+
+    These are Reshape, Transpose, Squeeze, Unsqueeze, Flatten, Identity, Expand, Slice, Split, and Gather by constant
+    indices. Several views may share them, and so may the rest of the graph: what something else needs stays.
+
+    Args:
+        inner: What is seen: the first value on the way that no such operator gives.
+        steps: Captures the values on the way, a tuple, in the order in which they are computed; empty if there are
+            none. `onnx_rewrite.analysis.layout.through` tells what they amount to.
+    """
+    return View(as_pattern(inner), _captured(steps, "view"))
+
+
 def where(pattern: Any, function: Callable[[Any], bool], wants: str) -> Any:
     """The same pattern, if `function` holds of what it captures.
 
@@ -378,7 +400,7 @@ def _always_reads(pattern: Any, name: str) -> bool:
         return any(_always_reads(i, name) for i in pattern.apply.inputs)
     if isinstance(pattern, Either):
         return all(_always_reads(b, name) for b in pattern.branches)
-    return isinstance(pattern, Repeat) and _always_reads(pattern.inner, name)
+    return isinstance(pattern, (Repeat, View)) and _always_reads(pattern.inner, name)
 
 
 @dataclass(eq=False)
@@ -415,6 +437,8 @@ def children(pattern: Any) -> Sequence[Any]:
         return (pattern.step.body, pattern.inner)
     if isinstance(pattern, Rest):
         return (pattern.var,) if pattern.each is None else (pattern.var, pattern.each.body)
+    if isinstance(pattern, View):
+        return (pattern.inner, pattern.var)
     return ()
 
 

@@ -19,6 +19,7 @@ from onnx_rewrite.pattern.language import (
     Rest,
     Traced,
     Var,
+    View,
     children,
     key_in,
     leaves,
@@ -127,6 +128,8 @@ def _uses(everything: list[Pattern]) -> Iterator[tuple[str, str]]:
                 raise PatternError(
                     f"'{part.var.name}' is a tuple; what each operand must be is said in rest(..., each)"
                 )
+        elif isinstance(part, View):
+            yield part.var.name, _TUPLE
         step = step_of(part)
         if step is not None:
             yield from ((key_in(step.home, name), _EACH) for name in own_names(step))
@@ -141,6 +144,8 @@ def _operands(part: Pattern) -> tuple[Any, ...]:
     """The patterns of values that a pattern consists of directly."""
     if isinstance(part, Output):
         return part.apply.inputs
+    if isinstance(part, View):
+        return (part.inner,)
     if isinstance(part, (Either, Optional, Repeat)):
         return tuple(children(part))
     return (part.each.body,) if isinstance(part, Rest) and part.each is not None else ()
@@ -193,7 +198,7 @@ def _certain(pattern: Any, known: dict[int, frozenset[Apply]]) -> frozenset[Appl
         elif isinstance(pattern, Either):
             first, *others = (_certain(branch, known) for branch in pattern.branches)
             found = first.intersection(*others)
-        elif isinstance(pattern, Repeat):
+        elif isinstance(pattern, (Repeat, View)):
             found = _certain(pattern.inner, known)
         else:
             found = frozenset[Apply]()

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.pattern.ops import recording
+from onnx_rewrite.rewriter.alike import spelt_alike
 from onnx_rewrite.rewriter.builder import Builder, check_outputs
 from onnx_rewrite.rewriter.cutout import CannotCut, cut_out, flowing_in, ordered
 from onnx_rewrite.rewriter.edit import Edit, commit
@@ -19,13 +20,17 @@ from onnx_rewrite.rewriter.fingerprint import Fingerprints
 from onnx_rewrite.rewriter.inner_types import NodeTypes, give_types, inner_types
 from onnx_rewrite.rewriter.names import Names
 from onnx_rewrite.rewriter.placing import refuse_entangled, refuse_misplaced
-from onnx_rewrite.rewriter.rule import Rule
+from onnx_rewrite.rewriter.rule import Rule, Unlike
 from onnx_rewrite.rewriter.site import Judge, Seconds, Site
 from onnx_rewrite.rewriter.standing_in import resolved
 from onnx_rewrite.verdict import Verification, not_verified
 
 # From this IR version on an initializer need not be an input too.
 IR_OF_FREE_INITIALIZERS = 4
+
+
+class SpeltAlike(Refused):
+    """The replacement is what stands there."""
 
 
 class NeedsOpset(Exception):
@@ -65,6 +70,9 @@ class Applier:
         builder = Builder(version)
         try:
             results = self._build(rule, match, builder)
+        except SpeltAlike:
+            builder.discard()
+            raise
         except Refused as refusal:
             site.status, site.reason = "refused", refusal.reason
             builder.discard()
@@ -78,7 +86,7 @@ class Applier:
             seconds.apply += perf_counter() - began
         began = perf_counter()
         old = ordered(match.nodes)
-        good, types = self._verified(match, old, builder, results, site, version)
+        good, types = self._verified(match, old, builder, results, site, version, dict(rule.unlike(match)))
         seconds.verify += perf_counter() - began
         began = perf_counter()
         try:
@@ -107,6 +115,8 @@ class Applier:
             recording.reset(token)
         refuse_misplaced(match, builder.nodes, results)
         _refuse_itself(match, results)
+        if spelt_alike(match, builder, results):
+            raise SpeltAlike("it is spelt so already", match.anchor)
         return results
 
     def _verified(
@@ -117,14 +127,17 @@ class Applier:
         results: tuple[ir.Value, ...],
         site: Site,
         version: int,
+        unlike: dict[Unlike, str],
     ) -> tuple[bool, NodeTypes]:
         """Whether the replacement may be committed, and its types; says in `site` what was found."""
         key = None
         if not getattr(self._judge, "by_place", False):  # else equal sites are judged apart
-            key = self._fingerprints.key(old, match.outputs, builder.nodes, results, (match.version, version))
+            key = self._fingerprints.key(
+                old, match.outputs, builder.nodes, results, (match.version, version, *unlike.items())
+            )
         found = None if key is None else self._found.get(key)
         if found is None:
-            found = self._examined(match, old, builder, results, version)
+            found = self._examined(match, old, builder, results, version, unlike)
             if key is not None:
                 self._found[key] = found
         site.verification = found.verification
@@ -140,7 +153,13 @@ class Applier:
         return False, ()
 
     def _examined(
-        self, match: Match, old: list[ir.Node], builder: Builder, results: tuple[ir.Value, ...], version: int
+        self,
+        match: Match,
+        old: list[ir.Node],
+        builder: Builder,
+        results: tuple[ir.Value, ...],
+        version: int,
+        unlike: dict[Unlike, str],
     ) -> _Found:
         """Cuts the site out, has the checker look at the replacement, and the judge compare the two."""
         new = [*_kept(old, builder.nodes, results), *builder.nodes]
@@ -154,7 +173,8 @@ class Applier:
         types = inner_types(after, new, results)[len(new) - len(builder.nodes) :]
         if self._judge is None:
             return _Found(not_verified("verification is off"), types=types)
-        verification = self._judge(before, after)
+        sparing = getattr(self._judge, "sparing", None) if unlike else None
+        verification = self._judge(before, after) if sparing is None else sparing(before, after, unlike)
         return _Found(verification, None, None if verification.equivalent else (before, after), types)
 
     def _models(

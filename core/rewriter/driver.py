@@ -18,7 +18,7 @@ from onnx_rewrite.analysis.types import complete_types
 from onnx_rewrite.analysis.vague import is_vague
 from onnx_rewrite.collector import collector_eased
 from onnx_rewrite.match import Match, Matcher, Refused, Scope, Settled, blocked, key_of
-from onnx_rewrite.rewriter.apply import Applier, NeedsOpset
+from onnx_rewrite.rewriter.apply import Applier, NeedsOpset, SpeltAlike
 from onnx_rewrite.rewriter.circles import Circles
 from onnx_rewrite.rewriter.edit import Edit, has_body, node_label
 from onnx_rewrite.rewriter.functions import drop_functions, refresh_functions
@@ -97,6 +97,7 @@ class Driver:
         self._kept = kept
         self._learn = learn
         self._learned = False
+        self._overlapped = False
         self._edits = 0
         self._accept_inconclusive = accept_inconclusive
         self._selection = selection or Selection()
@@ -107,6 +108,7 @@ class Driver:
         self._counters = {p.name: 0 for p in passes}
         self._cannot_raise: dict[int, str] = {}
         self._left: dict[str, set[ir.Node]] = {p.name: set() for p in passes}  # nodes of sites that were not applied
+        self._made: dict[str, set[ir.Node]] = {p.name: set() for p in passes}
         self._circles = Circles()
         self._operators = Operators()
 
@@ -129,9 +131,11 @@ class Driver:
                 while fresh[index] or worklist.pending(index):
                     region = None if fresh[index] else self._region(index, worklist)
                     worklist.skip(index)
-                    fresh[index] = False
+                    fresh[index] = self._overlapped = False
+                    done = self._edits
                     for edit in self._wave(index, region):
                         worklist.note(edit)
+                    fresh[index] = self._overlapped and self._edits > done
                 if self._edits > edits and self._after is not None:
                     refresh_functions(self.model)
                     self._after(self.passes[index].name)
@@ -167,7 +171,11 @@ class Driver:
     def _possible(self, index: int, scope: Scope) -> list[tuple[Rule, Matcher]]:
         """The pass's rules all of whose necessary operators stand in the scope."""
         present = self._operators.present(scope.graph)
-        return [(rule, matcher) for rule, matcher in self._compiled[index] if matcher.required <= present]
+        return [
+            (rule, matcher)
+            for rule, matcher in self._compiled[index]
+            if matcher.required <= present and (not rule.targets or self._target in rule.targets)
+        ]
 
     # -- one pass, once over the model or a part of it
 
@@ -202,6 +210,8 @@ class Driver:
                 continue
             try:
                 self._applier.apply(rule, match, site, self.seconds[name])
+            except SpeltAlike:
+                continue
             except NeedsOpset as wanted:
                 self._raise(wanted.version, name)
                 return True  # where it cannot be raised, the pass may do with less
@@ -235,21 +245,34 @@ class Driver:
         if not by_anchor:
             return []
         claimed: set[ir.Node] = set()
+        shared: set[ir.Node] = set()  # what views of accepted matches look through
         found: list[tuple[Rule, Match]] = []
         for node in self._operators.backwards(scope.graph, {op_type for _, op_type in by_anchor}):
             if node in claimed or (region is not None and node not in region):
                 continue
             for rule, matcher in by_anchor.get(key_of(node), ()):
                 accepted: list[Match] = []
-                if matcher.match(scope, node, lambda m: self._accept(name, rule, m, claimed, accepted)):  # noqa: B023
-                    claimed.update(accepted[0].nodes)
+                if matcher.match(scope, node, lambda m: self._accept(name, rule, m, (claimed, shared), accepted)):  # noqa: B023
+                    claimed.update(accepted[0].private_nodes)
+                    shared.update(accepted[0].viewed_nodes)
                     found.append((rule, accepted[0]))
                     break
         found.reverse()
         return found
 
-    def _accept(self, name: str, rule: Rule, match: Match, claimed: set[ir.Node], accepted: list[Match]) -> bool:
-        if not self._left[name].isdisjoint(match.nodes) or not claimed.isdisjoint(match.nodes):
+    def _accept(
+        self,
+        name: str,
+        rule: Rule,
+        match: Match,
+        taken: tuple[set[ir.Node], set[ir.Node]],
+        accepted: list[Match],
+    ) -> bool:
+        claimed, shared = taken
+        if not self._left[name].isdisjoint(match.private_nodes) or not claimed.isdisjoint(match.nodes):
+            return False
+        if not shared.isdisjoint(match.private_nodes):
+            self._overlapped = True  # once the other match is replaced, it may no longer look through these nodes
             return False
         if self._learn is not None and any(is_vague(v) for node in match.nodes for v in node.inputs if v is not None):
             learn, self._learn = self._learn, None
@@ -257,15 +280,18 @@ class Driver:
                 self._constants.forget_unknown()
                 self._learned = True
         try:
-            if rule.interior == "refuse":
-                obstacle = blocked(match.nodes, match.outputs, self._constants)
-                if obstacle is not None:
-                    raise Refused(str(obstacle), obstacle.value, consumer=obstacle.consumer)
+            self._refuse_blocked(rule, match)
             if len(match.outputs) > 1:
                 refuse_entangled(match)
             if self._kept:
                 self._refuse_kept(match)
+            seen = match.viewed_nodes
             rule.check(match)
+            if match.viewed_nodes != seen:
+                self._refuse_blocked(rule, match)
+            forbidden = self._forbids(rule, match)
+            if forbidden is not None:  # a rule further down may do with the model's opset
+                raise Refused(forbidden)
         except Settled:
             return False
         except Refused as refusal:
@@ -273,6 +299,12 @@ class Driver:
             return False
         accepted.append(match)
         return True
+
+    def _refuse_blocked(self, rule: Rule, match: Match) -> None:
+        if rule.interior == "refuse":
+            obstacle = blocked(match.nodes, match.outputs, self._constants, match.viewed_nodes)
+            if obstacle is not None:
+                raise Refused(str(obstacle), obstacle.value, consumer=obstacle.consumer)
 
     def _refuse_kept(self, match: Match) -> None:
         for node in match.nodes:
@@ -301,12 +333,23 @@ class Driver:
             self._settle(name, match, site)
             return None
         site.note = rule.note(match)
-        edit = self._applier.apply(rule, match, site, self.seconds[name])
+        try:
+            edit = self._applier.apply(rule, match, site, self.seconds[name])
+        except SpeltAlike as already:
+            # Of what the run itself made nothing is to be told.
+            self._left[name].update(match.private_nodes)
+            if self._made[name].isdisjoint(match.private_nodes):
+                site.status, site.reason = "refused", already.reason
+                self._settle(name, match, site)
+            else:
+                self._counters[name] -= 1
+            return None
         site.number = self._edits
         if edit is not None:
             self._edits += 1
             labels = set(site.nodes)
             self._covered.update(match.nodes, (n for n in edit.added if node_label(n) in labels))
+            self._made[name].update(edit.added)
             self._circles.note(site, edit)
         self._settle(name, match, site)
         return edit
@@ -339,7 +382,7 @@ class Driver:
     def _settle(self, name: str, match: Match, site: Site) -> None:
         self.sites[name].append(site)
         if site.status != "applied":
-            self._left[name].update(match.nodes)
+            self._left[name].update(match.private_nodes)
         if self._found is not None:
             self._found(site)
 
@@ -348,7 +391,7 @@ class Driver:
         if known is None or known[0] != name:
             site = self._site(name, match, 0)
             site.status, site.reason = "refused", reason
-            self._refused[match.output] = (name, site, frozenset(match.nodes))
+            self._refused[match.output] = (name, site, frozenset(match.private_nodes))
 
     def _report_refused(self) -> None:
         """Refused matches that no applied one covers, the largest of those that overlap."""

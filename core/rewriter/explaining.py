@@ -103,6 +103,8 @@ def explain_pass(
         nodes = list(scope.graph)
         present = {key_of(n) for n in nodes}
         for rule in rules:
+            if rule.targets and target not in rule.targets:
+                continue
             matcher = rule.compile()
             missing = sorted(op for _, op in matcher.required - present)
             if missing and node is None:
@@ -114,7 +116,7 @@ def explain_pass(
                 tried = True
                 attempt = _Attempt(rule, matcher, scope, anchor)
                 if attempt.found is not None:
-                    taken.update(attempt.found.nodes)
+                    taken.update(attempt.found.private_nodes)
                     if node is None or _is_about(node, attempt.found.nodes):
                         explanation.found.append(tuple(node_label(n) for n in attempt.found.nodes))
                 elif attempt.miss is not None and (node is None or attempt.looked_at(node)):
@@ -144,7 +146,7 @@ class _Attempt:
     def _accept(self, match: Match) -> bool:
         try:
             if self._rule.interior == "refuse":
-                obstacle = blocked(match.nodes, match.outputs, self._scope.constants)
+                obstacle = blocked(match.nodes, match.outputs, self._scope.constants, match.viewed_nodes)
                 if obstacle is not None:
                     raise Refused(str(obstacle), obstacle.value, consumer=obstacle.consumer)
             if len(match.outputs) > 1:

@@ -29,7 +29,7 @@ class Fingerprints:
         outputs: Sequence[ir.Value],
         new: Sequence[ir.Node],
         results: Sequence[ir.Value],
-        versions: tuple[int, int],
+        versions: tuple[Hashable, ...],
     ) -> Hashable | None:
         """A key of the replacement of `old` by `new`; None if it has none (a body, an attribute reference)."""
         numbers: dict[ir.Value, Hashable] = {}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from onnx_rewrite.match import Match, Matcher
 from onnx_rewrite.pattern import trace
+
+Unlike = Literal["special", "empty"]
 
 
 class Rule(abc.ABC):
@@ -16,11 +19,13 @@ class Rule(abc.ABC):
 
     Attributes:
         needs_opset: Lowest opset of the standard operators that the replacement can be written in.
+        targets: For whom it is (`--target`); none: for all.
         interior: What to do when an interior value is needed outside the match: "refuse" it (the match backtracks
             into smaller alternatives), or "keep" the nodes that compute the value.
     """
 
     needs_opset: ClassVar[int] = 1
+    targets: ClassVar[tuple[str, ...]] = ()
     interior: ClassVar[Literal["refuse", "keep"]] = "refuse"
 
     pattern: Any  # a method whose parameters are the captures: every subclass has its own
@@ -40,6 +45,15 @@ class Rule(abc.ABC):
     def check(self, m: Match) -> None:
         """Raises `Refused` where the replacement would be wrong."""
         del m
+
+    def unlike(self, m: Match) -> Mapping[Unlike, str]:
+        """For what inputs the replacement may give something else than what it replaces, each with the reason.
+
+        "special": NaN and infinities; "empty": tensors without elements. The judge does not feed these, and the
+        verification says so.
+        """
+        del m
+        return {}
 
     @abc.abstractmethod
     def replace(self, m: Match) -> Any:

@@ -22,6 +22,7 @@ from onnx_rewrite.pattern.language import (
     Step,
     Traced,
     Var,
+    View,
     key_in,
     own_names,
 )
@@ -96,6 +97,9 @@ class Emitter:
             return self._constant(pattern, want)
         if isinstance(pattern, Repeat):
             return self._repeat(pattern, want)
+        if isinstance(pattern, View):
+            self._bound.setdefault(pattern.var.name, ())
+            return self._emit(pattern.inner, want)
         raise Unfit(f"a {type(pattern).__name__} cannot stand alone")
 
     def _capture(self, var: Var, want: Want) -> Value:

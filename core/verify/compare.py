@@ -144,7 +144,7 @@ def _specials(elem_type: int, before: Array, after: Array, ref: Array, tolerance
 
 def _classes(values: Array) -> Array:
     """0 finite, 1 NaN, 2 +Inf, 3 -Inf."""
-    out = np.isnan(values).astype(np.int8)
+    out = np.array(np.isnan(values), np.int8)
     out[np.isposinf(values)] = 2
     out[np.isneginf(values)] = 3
     return out

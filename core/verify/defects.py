@@ -80,3 +80,29 @@ def lossy_layer_normalization() -> bool:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     (found,) = Session(model)({"x": x})
     return bool(np.abs(found - expected).max() > _ALLOWED)
+
+
+def overflows_in_half(model: onnx.ModelProto) -> bool:
+    """Whether a model holds an operator whose fp16 kernel in this onnxruntime overflows inside, where the nodes that it
+    stands for, computed in fp32 throughout as onnxruntime does with chains of them, do not.
+    """
+    return any(node.op_type == "Attention" for node in model.graph.node) and attention_overflows()
+
+
+@cache
+def attention_overflows() -> bool:
+    """Whether Attention in fp16 gives NaN or infinities where only the scores are beyond the range of fp16."""
+    x = np.full((1, 1, 2, 8), 1000.0, np.float16)
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Attention", ["x", "x", "x"], ["y"], scale=1.0)],
+        "probe",
+        [info("x", onnx.TensorProto.FLOAT16, x.shape)],
+        [info("y", onnx.TensorProto.FLOAT16, x.shape)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10)
+    try:
+        (found,) = Session(model)({"x": x})
+    except Exception:  # it has no such kernel: it is promoted anyhow
+        return True
+    return not bool(np.isfinite(found).all())

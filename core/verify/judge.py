@@ -14,7 +14,7 @@ from onnx_rewrite.rewriter.standing_in import resolved
 from onnx_rewrite.verdict import Verdict, Verification, not_verified
 from onnx_rewrite.verify.bindings import fed_inputs
 from onnx_rewrite.verify.compare import Comparison, compare
-from onnx_rewrite.verify.defects import defect
+from onnx_rewrite.verify.defects import defect, overflows_in_half
 from onnx_rewrite.verify.dtypes import FLOATS, HALVES, Array, Tolerance, eps, widen
 from onnx_rewrite.verify.feeds import Feed
 from onnx_rewrite.verify.kernels import IllegalFeed
@@ -114,10 +114,13 @@ class Pair:
         self.types = [o.type.tensor_type.elem_type for o in graph.output]
         self._interface()
         if has_halves(self.before.proto) or has_halves(self.after.proto):
+            self.promoted = overflows_in_half(self.before.proto) or overflows_in_half(self.after.proto)
             try:
-                self._open(self.before, self.after)
+                if not self.promoted:
+                    self._open(self.before, self.after)
             except (Refused, Unsupported):
                 self.promoted = True
+            if self.promoted:
                 self._open_or_refuse(self.before.promoted(), self.after.promoted())
         else:
             self._open_or_refuse(self.before, self.after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
@@ -21,6 +21,8 @@ from onnx_rewrite.verify.session import first_line
 
 DRAWN_AGAIN = ", draw "
 MOST_EMPTY = 2
+
+_SPARED = {"special": "no NaN and no infinities were fed", "empty": "no empty tensors were fed"}
 
 
 class LocalJudge:
@@ -56,11 +58,27 @@ class LocalJudge:
         self.judged = 0
         """How many pairs were run; the others were known already."""
 
-    def __call__(self, before: onnx.ModelProto, after: onnx.ModelProto) -> Verification:
+    def sparing(self, before: onnx.ModelProto, after: onnx.ModelProto, unlike: Mapping[str, str]) -> Verification:
+        """The verdict on a replacement that may differ on some inputs by what it is; an "equivalent" says so.
+
+        Args:
+            before: As for a call.
+            after: As for a call.
+            unlike: "special" (NaN and infinities are not fed), "empty" (nor tensors without elements), with the
+                pass's reasons.
+        """
+        verdict = self(before, after, frozenset(unlike))
+        if not verdict.equivalent:
+            return verdict
+        return replace(verdict, reason="; ".join(f"{_SPARED[kind]}: {why}" for kind, why in unlike.items()))
+
+    def __call__(
+        self, before: onnx.ModelProto, after: onnx.ModelProto, spared: frozenset[str] = frozenset()
+    ) -> Verification:
         """The verdict on replacing ``before`` by ``after``. Identical pairs are judged once, whatever their names; on
         captured values each of them is.
         """
-        verdict = self._on_drawn(before, after)
+        verdict = self._on_drawn(before, after, spared)
         feeds = [] if self.captured is None or not verdict.equivalent else self.captured.feeds(before)
         if not feeds:
             return verdict
@@ -80,18 +98,19 @@ class LocalJudge:
         """Whether equal sites may get different verdicts: each is fed what flows there."""
         return self.captured is not None
 
-    def _on_drawn(self, before: onnx.ModelProto, after: onnx.ModelProto) -> Verification:
-        key = exact(before, after)
+    def _on_drawn(self, before: onnx.ModelProto, after: onnx.ModelProto, spared: frozenset[str]) -> Verification:
+        key = exact(before, after) + "+".join(sorted(spared)).encode()
         known = self._exact.get(key)
         if known is not None:
             return known
         shape = structural(before, after)
+        shape = None if shape is None else shape + "+".join(sorted(spared)).encode()
         alike = self._structural.get(shape) if shape is not None else None
         if alike is not None:
             verdict, position = alike
             verdict = replace(verdict, output=before.graph.output[position].name)
         else:
-            verdict = self._judge(before, after)
+            verdict = self._judge(before, after, spared)
             names = [o.name for o in before.graph.output]
             # Reasons contain names, so only verdicts without one are passed on to sites that look alike.
             if shape is not None and verdict.reason is None and verdict.output in names:
@@ -123,17 +142,17 @@ class LocalJudge:
                     return source.draw(kind, binding).values
         return None
 
-    def _judge(self, before: onnx.ModelProto, after: onnx.ModelProto) -> Verification:
+    def _judge(self, before: onnx.ModelProto, after: onnx.ModelProto, spared: frozenset[str]) -> Verification:
         self.judged += 1
         loose = loosened(before, after)
         if loose is not None:
-            verdict = self._judge_as_is(*loose)
+            verdict = self._judge_as_is(*loose, spared)
             if verdict.equivalent:
                 return verdict
             # What stands is found at the sizes of the model, where it can be reproduced.
-        return self._judge_as_is(before, after)
+        return self._judge_as_is(before, after, spared)
 
-    def _judge_as_is(self, before: onnx.ModelProto, after: onnx.ModelProto) -> Verification:
+    def _judge_as_is(self, before: onnx.ModelProto, after: onnx.ModelProto, spared: frozenset[str]) -> Verification:
         source = Source(before, self.seed)
         if source.obstacle:
             return not_verified(source.obstacle)
@@ -144,9 +163,10 @@ class LocalJudge:
         bindings, failure = bind(pair, source, 3)
         if not bindings:
             return not_verified(f"the original ran on no feed: {failure}")
-        plan = [(regime, bindings[0]) for regime in LOCAL]
+        plan = [(regime, bindings[0]) for regime in LOCAL if "special" not in spared or not regime.is_special]
         plan += [(regime, binding) for binding in bindings[1:] for regime in (UNIT, INTEGERS)]
-        plan += [(UNIT, binding) for binding in empty_bindings(pair, source, bindings[0])]
+        if "empty" not in spared:
+            plan += [(UNIT, binding) for binding in empty_bindings(pair, source, bindings[0])]
         feeds = (source.draw(*entry) for entry in plan[: self.feeds])
         return judge_feeds(pair, chain(feeds, self._further(before, plan)))
 

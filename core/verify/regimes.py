@@ -33,6 +33,11 @@ class Regime:
     offset: float = 0.0
     special: str | None = None
 
+    @property
+    def is_special(self) -> bool:
+        """Whether there is NaN or an infinity among the numbers."""
+        return self.special in ("nan", "inf")
+
 
 UNIT = Regime("amplitude 1")
 ONES = Regime("amplitude 1, other sizes")
@@ -82,7 +87,7 @@ def draw_floats(regime: Regime, elem_type: int, shape: tuple[int, ...], seed: in
 def _floats(regime: Regime, elem_type: int, shape: tuple[int, ...], seed: int, position: int) -> Array:
     rng = generator("floats", seed, regime.name, elem_type, shape, position)
     values = _draw(rng, regime, elem_type, shape)
-    if regime.special not in ("nan", "inf"):
+    if not regime.is_special:
         top = largest(elem_type) / 100
         values = np.clip(values, -top, top)
     out = np.asarray(values).astype(numpy_dtype(elem_type))

@@ -52,7 +52,17 @@ CLIPS = {
     "hybrid_legacy_op17_keep_bn": 2,
     "hybrid_dynamo_op18_no_optimize": 2,
 }
-EXPECTED = {"ln": LAYER_NORMS, "bn": BATCH_NORMS, "clip": CLIPS}
+ATTENTIONS = {
+    **dict.fromkeys(("hybrid_legacy_op12_keep_bn", "hybrid_legacy_op17_keep_bn", "hybrid_dynamo_op18_no_optimize"), 1),
+    **dict.fromkeys(("bert_legacy_op11", "bert_legacy_op12", "bert_legacy_op12_dynamic", "bert_legacy_op17"), 2),
+    **dict.fromkeys(("bert_legacy_op17_sdpa", "bert_dynamo_op18", "bert_dynamo_op18_sdpa"), 2),
+    **dict.fromkeys(("deit_legacy_op12_unfused", "deit_legacy_op17_dynamic", "deit_dynamo_op18"), 2),
+    **dict.fromkeys(("gpt2_legacy_op12", "gpt2_legacy_op17_sdpa", "gpt2_dynamo_op18_sdpa"), 2),
+    **dict.fromkeys(("t5_legacy_op12", "t5_dynamo_op18_sdpa", "vit_legacy_op13_math_attention"), 2),
+    **dict.fromkeys(("vit_legacy_op17", "vit_dynamo_op18"), 2),
+    **dict.fromkeys(("swin_legacy_op12", "swin_legacy_op13", "swin_legacy_op17", "swin_dynamo_op18"), 4),
+}
+EXPECTED = {"ln": LAYER_NORMS, "bn": BATCH_NORMS, "clip": CLIPS, "mhsa": ATTENTIONS}
 EXPORTED = sorted(path.stem for path in (MODELS / "exported").glob("*.onnx"))
 
 
@@ -111,7 +121,7 @@ INDEX = json.loads((MODELS / "handmade" / "index.json").read_text())
 QUESTIONS = [
     pytest.param(name, one, *entry["sites"][one], id=f"{name}-{one}")
     for name, entry in INDEX.items()
-    for one in ("ln", "bn", "clip")
+    for one in ("ln", "bn", "clip", "mhsa")
     if one in entry.get("sites", {})
 ]
 

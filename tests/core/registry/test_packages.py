@@ -109,11 +109,11 @@ def test_what_is_broken_is_named_and_the_others_are_listed(packages: Packages, t
         assert line.startswith("warning: ")
         assert message in line
     assert {entry["name"] for entry in json.loads(packages.rewrite("passes", "--json").stdout)} == {
-        "bn", "clip", "deform-conv", "good", "ln", "relu-sigmoid",
+        "bn", "clip", "deform-conv", "good", "ln", "mask", "mhsa", "qkv", "relu-sigmoid",
     }  # fmt: skip
     ran = packages.rewrite("inspect", MODEL, "--json")
     assert set(json.loads(ran.stdout)["sites"]) == {
-        "bn", "clip", "deform-conv", "good", "ln", "relu-sigmoid",
+        "bn", "clip", "deform-conv", "good", "ln", "mask", "mhsa", "qkv", "relu-sigmoid",
     }  # fmt: skip
     ran = packages.rewrite(MODEL, "--passes", "raises", "-o", tmp_path / "o.onnx")
     assert ran.returncode == 2

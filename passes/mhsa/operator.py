@@ -1,0 +1,225 @@
+"""The replacement by the standard operator Attention (since opset 23)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_rewrite.analysis.layout import Axis
+from onnx_rewrite.match import Match, Refused
+from onnx_rewrite.passes.mhsa.block import Projections, projections
+from onnx_rewrite.passes.mhsa.meaning import Attention, Sight, meaning, numpy_of, product
+from onnx_rewrite.passes.mhsa.operands import (
+    Operand,
+    array_of,
+    axes3,
+    axes4,
+    check_terms,
+    endless,
+    gained,
+    last_axes,
+    low,
+    made,
+    mask,
+    merge,
+    see,
+    seen,
+    seen_nodes,
+    shared,
+)
+from onnx_rewrite.pattern import op
+
+
+class Form:
+    """An attention with its operands in three or four dimensions.
+
+    Attributes:
+        attention: What it means.
+        rank: Of the operands.
+        operands: Q, K and V.
+        merge: How the result is made.
+        scale: Of the scores, with what the operands are multiplied by.
+        guarded: Whether rows in which everything is hidden must give 0.
+
+    Raises:
+        Refused: It cannot have them.
+    """
+
+    def __init__(self, m: Match, level: str) -> None:
+        self.attention = attention = meaning(m)
+        self._kv: int | None = None
+        self.guarded = attention.cleaned and any(endless(m, term) for term in attention.terms)
+        forms = [
+            self._of(m, level, rank)
+            for rank in ((4,) if level == "core" or self.guarded or attention.gains else (3, 4))
+        ]
+        found = [form for form in forms if form is not None]
+        if not found:
+            raise Refused("how Q, K and V are arranged cannot be said with one size that is not known", m.scores)
+        self.cost, self.rank, self.operands, self.merge = min(found, key=lambda form: form[0])
+        self.scale = attention.scale
+        for operand in self.operands:
+            self.scale *= operand.sight.absorbed
+        if self.scale <= 0:
+            raise Refused(f"the scores are multiplied by {self.scale:g}; Attention takes roots of its scale", m.scores)
+        if attention.dtype == ir.DataType.DOUBLE and float(np.float32(self.scale)) != self.scale:
+            raise Refused(f"the scale {self.scale} is no 32-bit float, and Attention's attribute is one", m.scores)
+        check_terms(m, attention)
+
+    def _of(self, m: Match, level: str, rank: int) -> tuple[int, int, list[Operand], Any] | None:
+        attention = self.attention
+        groups = axes3 if rank == 3 else axes4
+        heads = attention.heads
+        if rank == 3 and not isinstance(heads, int):
+            return None
+
+        def keys(attention: Attention, sight: Sight) -> list[Axis] | None:
+            batch, own, sequence, channels = axes4(attention, sight)
+            own = shared(own)
+            return [batch, sequence, (*own, *channels)] if rank == 3 else [batch, own, sequence, channels]
+
+        far = level != "core"
+        q = seen(attention, attention.q, groups, far=far)
+        k = seen(attention, attention.k, keys, far=far)
+        v = seen(attention, attention.v, keys, far=far)
+        if q is None or k is None or v is None:
+            return None
+        self._check(m, q, k, v)
+        parts = len(attention.parts)
+        batch, own = list(range(attention.split)), list(range(attention.split, parts))
+        places = [batch, [parts], [*own, parts + 1]] if rank == 3 else [batch, own, [parts], [parts + 1]]
+        dims = (*attention.parts, attention.queries, attention.channels)
+        sizes = [product([dims[i] for i in place]) for place in places]
+        recipe = merge(attention, sizes, places)
+        if recipe is None:
+            return None
+        cost = sum(one.recipe.cost for one in (q, k, v)) + recipe.cost
+        return cost, rank, [q, k, v], recipe
+
+    def _check(self, m: Match, *operands: Operand) -> None:
+        """Batches must be equal, and heads of queries a multiple of those of keys and values."""
+        attention = self.attention
+        q, k, v = operands
+        batch = attention.parts[: attention.split]
+        for operand, name in ((q, "queries"), (k, "keys"), (v, "values")):
+            for digits, size in zip(operand.sight.batch, batch, strict=False):
+                if size != 1 and not shared(digits):
+                    raise Refused(
+                        f"the {name} are the same for the whole batch, which Attention does not know", m.scores
+                    )
+        heads = attention.parts[attention.split :]
+        for digits, size in zip(q.sight.batch[attention.split :], heads, strict=True):
+            if size != 1 and (not digits or any(d.axis is None for d in digits)):
+                raise Refused("the queries are the same for all heads", m.scores)
+        counts = {self._heads(m, operand) for operand in (k, v)}
+        if len(counts) > 1:
+            raise Refused("the keys have another number of heads than the values", m.context)
+
+    def _heads(self, m: Match, operand: Operand) -> Any:
+        own = operand.sight.batch[self.attention.split :]
+        for number, (digits, size) in enumerate(zip(own, self.attention.parts[self.attention.split :], strict=True)):
+            if size != 1 and any(d.axis is None for d in shared(digits)):
+                raise Refused("keys are repeated in an order that Attention does not know", m.scores)
+            if size != 1 and not digits and any(o for o in own[number + 1 :]):
+                raise Refused("keys are repeated in an order that Attention does not know", m.scores)
+        return product([d.size for axis in own for d in shared(axis)])
+
+    def kv_heads(self, m: Match) -> Any:
+        """How many heads the keys have."""
+        return self._heads(m, self.operands[1])
+
+    def inputs(self, m: Match) -> list[ir.Value]:
+        """Q, K and V."""
+        attention, rank = self.attention, self.rank
+
+        def groups(attention: Attention, sight: Sight) -> list[Axis]:
+            batch, own, sequence, channels = axes4(attention, sight)
+            own = shared(own)
+            return [batch, sequence, (*own, *channels)] if rank == 3 else [batch, own, sequence, channels]
+
+        q, k, v = made(self.operands, groups, attention)
+        return [gained(m, attention, q), k, v]
+
+
+def attention_operator(m: Match, form: Form, packed: Projections | None = None) -> Any:
+    """Records Attention and what arranges its operands and its result; with `packed` the projections too."""
+    attention = form.attention
+    if packed is None:
+        q, k, v = form.inputs(m)
+    else:
+        both = op.MatMul(packed.x, packed.weight)
+        both = both if packed.bias is None else op.Add(both, packed.bias)
+        q, k, v = op.Split(both, axis=-1, split=packed.columns, outputs=3)
+    total = mask(m, attention, attention.dtype, clamped=not form.guarded)
+    total = widened(attention, total, q, form.rank)
+    params: dict[str, Any] = {"scale": form.scale}
+    if form.rank == 3:
+        params |= {"q_num_heads": form.attention.heads, "kv_num_heads": form.kv_heads(m)}
+    if attention.softmax_dtype != attention.dtype:
+        params["softmax_precision"] = int(attention.softmax_dtype)
+    if not form.guarded:
+        return form.merge.applied(op.Attention(q, k, v, total, **params))
+    dtype = numpy_of(m, attention.dtype)
+    lowest = np.asarray(low(dtype), dtype)
+    finite = np.maximum(total, lowest) if isinstance(total, np.ndarray) else op.Max(total, lowest)
+    result = op.Attention(q, k, v, finite, **params)
+    # A row that is minus infinity throughout gave NaN, which was made 0.
+    nowhere = op.IsInf(op.ReduceMax(total, axes=[-1], keepdims=1), detect_negative=1, detect_positive=0)
+    return form.merge.applied(op.Where(nowhere, np.asarray(0, dtype), result))
+
+
+def refuse_unfused(m: Match, form: Form) -> None:
+    """Raises Refused where TensorRT's engine was measured to have more kernels with Attention than without.
+
+    The numbers are in mhsa.md.
+    """
+    if any(array_of(m, term) is None for term in form.attention.terms):
+        raise Refused("the mask is computed: TensorRT fuses the products with it, and Attention without", m.softmax)
+
+
+def widened(attention: Attention, total: Any, q: Any, rank: int) -> Any:
+    """A mask with a row for each query and a column for each key, as onnxruntime wants it.
+
+    Raises:
+        Refused: It must be repeated along keys whose number is not known.
+    """
+    ends = last_axes(attention)
+    if ends is None or ends == (attention.queries, attention.keys):
+        return total
+    if ends[1] != attention.keys and not isinstance(attention.keys, int):
+        raise Refused("a mask would be repeated along keys whose number is not known")
+    columns = attention.keys if ends[1] != attention.keys else 1
+    if isinstance(attention.queries, int):
+        if isinstance(total, np.ndarray) and isinstance(attention.keys, int):
+            shape = (total.shape[0], total.shape[1], attention.queries, attention.keys)
+            return np.ascontiguousarray(np.broadcast_to(total, shape))
+        return op.Expand(total, np.asarray([1, 1, attention.queries, columns], np.int64))
+    rows = op.Shape(q, start=rank - 2, end=rank - 1)
+    ones, last = np.asarray([1, 1], np.int64), np.asarray([columns], np.int64)
+    return op.Expand(total, op.Concat(ones, rows, last, axis=0))
+
+
+def prepare(m: Match, level: str) -> Form:
+    """The form of a match, which is then left with the nodes that it replaces.
+
+    Raises:
+        Refused: There is none.
+    """
+    form = Form(m, level)
+    see(m, form.attention, form.operands)
+    return form
+
+
+def packed_projections(m: Match, form: Form) -> Projections:
+    """The projections of a whole block, which the match then has too.
+
+    Raises:
+        Refused: There are none of one value.
+    """
+    if form.rank != 3:
+        raise Refused("heads and projections do not go together", m.scores)
+    found = projections(m, form.attention, [operand.sight for operand in form.operands])
+    m.look_through([*found.nodes, *seen_nodes(form.attention, form.operands)])
+    return found

@@ -1,0 +1,165 @@
+"""The replacement by MatMul, Softmax and MatMul, all spelt in one way: for targets that have no operator for it.
+
+What the way is makes a difference only to a compiler that looks for certain patterns; the options say it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from onnx_rewrite.analysis.layout import Axis
+from onnx_rewrite.match import Match, Refused
+from onnx_rewrite.passes.mhsa.meaning import Attention, Sight, meaning, numpy_of, product
+from onnx_rewrite.passes.mhsa.operands import (
+    Operand,
+    axes4,
+    check_terms,
+    endless,
+    gained,
+    low,
+    made,
+    mask,
+    merge,
+    parted,
+    plainly,
+    see,
+    seen,
+)
+from onnx_rewrite.pattern import op
+
+Scaled = Literal["scores", "q", "k", "both"]
+Masked = Literal["merged", "apart"]
+Keys = Literal["once", "twice"]
+Packed = Literal["split", "stacked"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """One way of spelling.
+
+    Attributes:
+        scale: What is multiplied by the scale; "both": Q and K by its root.
+        rank: 4: batch and heads are two axes; 3: one.
+        keys: Whether Kᵀ comes from one Transpose, or from that of Q and V and another one.
+        mask: Whether all terms are added up before they meet the scores.
+        packed: How Q, K and V are cut out of one value: by Split, or from a stack of five axes.
+    """
+
+    scale: Scaled = "scores"
+    rank: Literal[3, 4] = 4
+    keys: Keys = "once"
+    mask: Masked = "merged"
+    packed: Packed = "split"
+
+
+class Plain:
+    """An attention as it would be spelt.
+
+    Raises:
+        Refused: It cannot.
+    """
+
+    def __init__(self, m: Match, style: Style) -> None:
+        self.style = style
+        self.attention = attention = plainly(meaning(m))
+        self._check(m)
+        if style.rank == 3 and (attention.terms or attention.gains):
+            raise Refused("a mask is spelt on scores of rank 4", m.softmax)
+        q = seen(attention, attention.q, self._straight, far=True)
+        k = seen(attention, attention.k, self._across if style.keys == "once" else self._straight, far=True)
+        v = seen(attention, attention.v, self._straight, far=True)
+        if q is None or k is None or v is None:
+            raise Refused("how Q, K and V are arranged cannot be said with one size that is not known", m.scores)
+        self.operands: list[Operand] = [q, k, v]
+        self.scale = math.prod([attention.scale, *(operand.sight.absorbed for operand in (q, k, v))])
+        if self.scale <= 0 and style.scale == "both":
+            raise Refused(f"the scores are multiplied by {self.scale:g}, which has no root", m.scores)
+        check_terms(m, attention)
+        parts = len(attention.parts)
+        batch, heads = list(range(attention.split)), list(range(attention.split, parts))
+        places = [[*batch, *heads], [parts], [parts + 1]] if style.rank == 3 else [batch, heads, [parts], [parts + 1]]
+        dims = (*attention.parts, attention.queries, attention.channels)
+        recipe = merge(attention, [product([dims[i] for i in place]) for place in places], places)
+        if recipe is None:
+            raise Refused("how the result is put together cannot be said with one size that is not known", m.context)
+        self.merge = recipe
+        see(m, attention, self.operands)
+
+    def _check(self, m: Match) -> None:
+        attention = self.attention
+        sizes = attention.parts
+        for sight, name in ((attention.q[0], "queries"), (attention.k[0], "keys"), (attention.v[0], "values")):
+            for group in (slice(0, attention.split), slice(attention.split, None)):
+                there = [bool(d) for d, size in zip(sight.batch[group], sizes[group], strict=True) if size != 1]
+                if any(there) and not all(there):
+                    raise Refused(f"the {name} are the same for a part of the heads", m.scores)
+                if self.style.rank == 3 and not all(there):
+                    raise Refused(f"the {name} are the same for several heads", m.scores)
+
+    def _straight(self, attention: Attention, sight: Sight) -> list[Axis]:
+        batch, heads, sequence, channels = axes4(attention, sight)
+        return [(*batch, *heads), sequence, channels] if self.style.rank == 3 else [batch, heads, sequence, channels]
+
+    def _across(self, attention: Attention, sight: Sight) -> list[Axis]:
+        *batch, sequence, channels = self._straight(attention, sight)
+        return [*batch, channels, sequence]
+
+    def write(self, m: Match) -> Any:
+        """Records it."""
+        attention, style = self.attention, self.style
+        ways = [self._straight, self._across if style.keys == "once" else self._straight, self._straight]
+        q, k, v = made(self.operands, ways, attention, stacked=style.packed == "stacked")
+        q = gained(m, attention, q)
+        dtype = numpy_of(m, attention.dtype)
+        if style.keys == "twice":
+            k = op.Transpose(k, perm=[0, 2, 1] if style.rank == 3 else [0, 1, 3, 2])
+        factor = np.asarray(math.sqrt(self.scale) if style.scale == "both" else self.scale, dtype)
+        if self.scale != 1 and style.scale in ("q", "both"):
+            q = op.Mul(q, factor)
+        if self.scale != 1 and style.scale in ("k", "both"):
+            k = op.Mul(k, factor)
+        scores = op.MatMul(q, k)
+        if self.scale != 1 and style.scale == "scores":
+            scores = op.Mul(scores, np.asarray(self.scale, dtype))
+        wide = attention.softmax_dtype != attention.dtype
+        if wide:
+            scores = op.Cast(scores, to=attention.softmax_dtype)
+        scores, nowhere = self._masked(m, scores)
+        weights = op.Softmax(scores, axis=-1)
+        if wide:
+            weights = op.Cast(weights, to=attention.dtype)
+        context = op.MatMul(weights, v)
+        if nowhere is not None:
+            context = op.Where(nowhere, np.asarray(0, dtype), context)
+        return self.merge.applied(context)
+
+    def _masked(self, m: Match, scores: Any) -> tuple[Any, Any]:
+        """The scores with what is added to them, and where a row is minus infinity throughout, if that matters."""
+        attention = self.attention
+        guarded = attention.cleaned and any(endless(m, term) for term in attention.terms)
+        if self.style.mask == "apart" and not guarded:
+            for term in attention.terms:
+                scores = op.Add(
+                    scores, self._flat(mask(m, parted(attention, term), attention.softmax_dtype, clamped=False))
+                )
+            return scores, None
+        total = mask(m, attention, attention.softmax_dtype, clamped=False)
+        if total is None:
+            return scores, None
+        if not guarded:
+            return op.Add(scores, self._flat(total)), None
+        dtype = numpy_of(m, attention.softmax_dtype)
+        lowest = np.asarray(low(dtype), dtype)
+        finite = np.maximum(total, lowest) if isinstance(total, np.ndarray) else op.Max(total, lowest)
+        nowhere = op.IsInf(op.ReduceMax(total, axes=[-1], keepdims=1), detect_negative=1, detect_positive=0)
+        return op.Add(scores, self._flat(finite)), self._flat(nowhere)
+
+    def _flat(self, total: Any) -> Any:
+        """A mask of rank 4 for scores of rank 3."""
+        if self.style.rank == 4:
+            return total
+        raise Refused("a mask is spelt on scores of rank 4")
