@@ -61,6 +61,7 @@ class Skeleton:
         self.values: dict[str, ir.Value] = {}
         self.symbols: set[str] = set()
         self._names: dict[ir.Value, str] = {}
+        self._held: dict[str, onnx.TensorProto] = {}  # constants by name, of which inference sees the elements
         self._attributes = attributes
         self.opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in opsets.items()}
         self._version = self.opsets.get("", 0)
@@ -94,9 +95,9 @@ class Skeleton:
         limit = MAX_INTEGERS if tensor.dtype in _INTEGERS else MAX_OTHERS
         dims = [int(d) for d in tensor.shape.numpy()]
         if tensor.size <= limit and tensor.dtype != ir.DataType.STRING:
-            self.proto.initializer.append(
-                onnx.TensorProto(name=name, data_type=tensor.dtype.value, dims=dims, raw_data=tensor.tobytes())
-            )
+            held = onnx.TensorProto(name=name, data_type=tensor.dtype.value, dims=dims, raw_data=tensor.tobytes())
+            self._held[name] = held
+            self.proto.initializer.append(held)
         kind = self.proto.input.add(name=name).type.tensor_type
         kind.elem_type = tensor.dtype.value
         shape = kind.shape
@@ -123,7 +124,12 @@ class Skeleton:
             self._stand_in(node, *stand_in, graph)
             return
         proto = onnx.NodeProto(op_type=node.op_type, domain=node.domain, overload=node.overload)
-        proto.input.extend([self._name(v) for v in node.inputs])
+        names = [self._name(v) for v in node.inputs]
+        proto.input.extend(names)
+        if graph is not self.proto and not self._held.keys().isdisjoint(names):
+            # Inference looks for elements in the graph in which a node stands, and not around it.
+            own = {tensor.name for tensor in graph.initializer}
+            graph.initializer.extend(self._held[n] for n in dict.fromkeys(names) if n in self._held and n not in own)
         opaque = False
         for attribute in node.attributes.values():
             if attribute.is_ref():

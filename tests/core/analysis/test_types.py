@@ -326,3 +326,15 @@ def test_axes_are_seen_in_every_spelling(spelling: str, inside: bool) -> None:
     )
     mean = next(n for n in graph if n.op_type == "ReduceMean").outputs[0]
     assert shape(mean) == [2]
+
+
+def test_a_shape_around_a_body_is_seen_in_it() -> None:
+    """onnx's inference looks for the elements of a constant in the graph of the node only."""
+    model = text("""
+g (float[2,3] x, bool t) => (float[?] y) <int64[3] s = {2, 1, 3}>
+{ y = If(t) <then_branch = p () => (float[?] q) { r = Reshape(x, s)  q = Neg(r) },
+             else_branch = o () => (float[?] z) { z = Neg(x) }> }
+""")
+    complete_types(model)
+    choice = next(n for n in model.graph if n.op_type == "If")
+    assert shape(next(iter(choice.attributes["then_branch"].as_graph())).outputs[0]) == [2, 1, 3]
