@@ -12,7 +12,8 @@ from onnx_rewrite.testing.comparing import disagreement, noisy, session
 
 # A bias of -599.9 costs 16 bits, and the second normalization brings them to the front.
 TWICE = """<ir_version: 8, opset_import: ["" : 17]>
-g (float[3,2] x) => (float[3,2] y) <float[2] one = {1, 1}, float low = {-599.8505}, float small = {1e-5}, int64[1] last = {1}> {
+g (float[3,2] x) => (float[3,2] y)
+<float[2] one = {1, 1}, float low = {-599.8505}, float small = {1e-5}, int64[1] last = {1}> {
   a = LayerNormalization(x, one)
   b = Add(a, low)
   NORM
