@@ -19,7 +19,7 @@ from benchmarks.peers_fuzz import rules
 from onnx_rewrite.pattern import constant, op, trace, where
 from onnx_rewrite.pattern.language import Traced, Var, walk
 from onnx_rewrite.testing.draft import Unfit
-from onnx_rewrite.testing.drawing import VARIANTS, embedded, instance, missed
+from onnx_rewrite.testing.drawing import DTYPES, VARIANTS, embedded, instance, missed
 from onnx_rewrite.testing.mutations import MUTATIONS
 from onnx_rewrite.testing.subject import Subject
 from onnx_rewrite.testing.tape import LENGTH, Tape
@@ -130,6 +130,7 @@ class Source:
     name: str
     traced: tuple[Traced, ...]
     operators: frozenset[str] = frozenset()
+    dtypes: tuple[int, ...] = ()
 
     def run(self, model: onnx.ModelProto, **_: Any) -> Any:
         """For the kit, which asks whether an instance fires before it makes a near miss of it."""
@@ -212,7 +213,9 @@ class Graphs:
         for variant in range(VARIANTS):
             tape = Tape(data, variant)
             try:
-                source = Source("chain", (chain(Tape(shape, variant)),)) if of is None else self._sources[of]
+                source = (
+                    Source("chain", (chain(Tape(shape, variant)),), dtypes=DTYPES) if of is None else self._sources[of]
+                )
                 subject: Subject = source  # type: ignore[assignment]
                 if kind == "near miss":
                     example = missed(subject, tape, variant, mutations)
