@@ -262,7 +262,8 @@ class FirstAxis(bn.FrozenBehindConvolution):
     """A constant of any layout counts as one number per channel."""
 
     def pattern(self, x: Any, weight: Any, bias: Any, factor: Any) -> Any:
-        return op.Mul(bn.convolution(x, weight, bias), constant(factor))
+        linear = op.one_of("Conv", "ConvTranspose")(x, constant(weight), optional(constant(bias))).named("linear")
+        return op.Mul(linear, constant(factor))
 
     def check(self, m: rw.Match) -> None:
         if m.factor.array.size != bn.output_channels(m):
