@@ -25,6 +25,8 @@ PASS_GROUP = "onnx_rewrite.passes"
 """Group of the entry points that are passes."""
 
 BUILT_IN = "onnx_rewrite.passes."
+# Passes that run where they are named: what they gain depends on the target, and opset 23 is not for everybody yet.
+ASKED_FOR = frozenset({"mask", "mhsa", "qkv"})
 """What the entry points of the passes that ship with this program begin with."""
 
 Target = Literal["onnx", "onnxruntime", "tensorrt-8.6", "tensorrt-10", "tensorrt-11", "tensorrt-rtx"]
@@ -129,10 +131,10 @@ def writable(name: str, option: str) -> Path:
 
 
 def default_passes() -> list[str]:
-    """Names of the passes of a run without `--passes`: all that ship with this program, none of other packages."""
+    """Names of the passes of a run without `--passes`: of those that ship with this program all but `ASKED_FOR`."""
     from importlib.metadata import entry_points
 
     points = entry_points(group=PASS_GROUP)
     others = {point.name for point in points if not point.value.startswith(BUILT_IN)}
-    built_in = {point.name for point in points if point.value.startswith(BUILT_IN)}
+    built_in = {point.name for point in points if point.value.startswith(BUILT_IN)} - ASKED_FOR
     return sorted(f"onnx-rewrite/{name}" if name in others else name for name in built_in)

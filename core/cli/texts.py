@@ -37,7 +37,8 @@ Arguments:
 What is done:
   --passes LIST          passes in the order in which they run, with options:
                          ln,clip,bn or mypass:depth=2,clip
-                         (default: all built-in ones; see `rewrite passes`)
+                         (default: bn,clip,deform-conv,ln; `rewrite passes`
+                         has them all)
   --target TARGET        who will run the result, which a pass may choose its
                          replacement by: onnx, onnxruntime, tensorrt-8.6,
                          tensorrt-10, tensorrt-11, tensorrt-rtx (default: onnx)

@@ -125,6 +125,7 @@ class Driver:
         complete_types(self.model)
         worklist = Worklist(len(self.passes))
         fresh = [True] * len(self.passes)
+        typed = 0
         while any(fresh) or any(worklist.pending(index) for index in range(len(self.passes))):
             for index in range(len(self.passes)):
                 edits = self._edits
@@ -139,9 +140,10 @@ class Driver:
                 if self._edits > edits and self._after is not None:
                     refresh_functions(self.model)
                     self._after(self.passes[index].name)
-            if self._learned:
-                # What was learned may have told types elsewhere, in the bodies of functions too: all is looked at anew.
-                self._learned = False
+            if self._learned or (self._edits > typed and self.model.functions):
+                # What was learned, and what was replaced in a function, may have told types elsewhere, in the bodies of
+                # functions too: all is looked at anew.
+                self._learned, typed = False, self._edits
                 complete_types(self.model)
                 self._constants.forget_unknown()
                 fresh = [True] * len(self.passes)

@@ -13,6 +13,8 @@ from onnx_rewrite.testing.tape import Tape
 from onnx_rewrite.testing.wants import Want
 
 _INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 12, 13})
+EXTREMES = (-3.4028234663852886e38, 3.4028234663852886e38)
+"""What stands for minus infinity in a mask, and for infinity; an instance may ask for one of them."""
 MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 1e-2, 1e3, 1.0, 1.0, 1.0)
 
 
@@ -78,7 +80,8 @@ class Constants:
             found = self._tape.one(numbers)
             if var is None or all(p.typed or p.fails(found) is None for p in var.predicates):
                 return found
-        return numbers[0]
+        every = (*numbers, *EXTREMES)
+        return next((n for n in every if all(p.typed or p.fails(n) is None for p in var.predicates)), every[0])
 
     def of(self, want: Want, dtype: int, shape: tuple[int, ...]) -> Value:
         """A constant of some shape."""

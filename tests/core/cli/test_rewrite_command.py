@@ -35,6 +35,7 @@ def test_defaults(rewrite, pipeline, model: Path) -> None:
         "seed": 0,
         "feeds_per_site": None,
         "print_between_passes": None,
+        "adapters": None,
     }
     for fact in ("ln[0]", "Sub_1, Div_2", "equivalent", "9 → 1", "12 → 17", "m.rewritten.onnx"):
         assert fact in ran.out

@@ -56,7 +56,8 @@ def test_a_wrong_pass_on_a_real_model() -> None:
     from onnx_rewrite.testing.subject import Subject
     from tests.core.testing.mutants import MUTANTS
 
-    subject = Subject(MUTANTS["variance for deviation"][1])
+    with MUTANTS["variance for deviation"].make() as folds_wrongly:
+        subject = Subject(folds_wrongly)
 
     def wrong(model: onnx.ModelProto) -> bool:
         outcome = subject.run(model)

@@ -72,7 +72,7 @@ def test_nothing_is_imported_before_it_is_asked_for(packages: Packages, tmp_path
     packages.add("bad-one", "raise RuntimeError('no GPU')", bad="Bad")
     ran = packages.rewrite(MODEL, "--passes", "clip", "-o", tmp_path / "o.onnx", "--verify", "off")
     assert (ran.returncode, packages.loaded) == (0, set()), ran.stderr
-    ran = packages.rewrite(MODEL, "-o", tmp_path / "o.onnx", "--verify", "off")  # all built-in ones
+    ran = packages.rewrite(MODEL, "-o", tmp_path / "o.onnx", "--verify", "off")  # those of a run without --passes
     assert (ran.returncode, packages.loaded) == (0, set()), ran.stderr
     ran = packages.rewrite(MODEL, "--passes", "good", "-o", tmp_path / "o.onnx", "--verify", "off")
     assert (ran.returncode, packages.loaded) == (0, {"good-one"}), ran.stderr
