@@ -7,6 +7,7 @@ and `arranging`; the other files are the replacements.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -38,7 +39,7 @@ class _Attention(Pass):
 
     pattern = staticmethod(spelling.attention)
 
-    def unlike(self, m: Match) -> dict[Unlike, str]:
+    def unlike(self, m: Match) -> Mapping[Unlike, str]:
         found = meaning(m)
         differences: dict[Unlike, str] = {}
         if any(term.exact for term in found.terms):
@@ -86,8 +87,8 @@ class Microsoft(_Attention):
 class _InPlain(_Attention):
     """What is said in MatMul, Softmax and MatMul: unlike Attention, it takes all numbers and sizes as they come."""
 
-    def unlike(self, m: Match) -> dict[Unlike, str]:
-        differences = super().unlike(m)
+    def unlike(self, m: Match) -> Mapping[Unlike, str]:
+        differences = dict(super().unlike(m))
         differences.pop("empty", None)
         if not any(term.exact for term in meaning(m).terms) and not meaning(m).cleaned:
             differences.pop("special", None)
@@ -104,11 +105,40 @@ class Function(_InPlain):
         found = meaning(m)
         return CASTS_SINCE if found.softmax_dtype != found.dtype else MultiHeadAttention.since
 
+    def note(self, m: Match) -> str:
+        return f"as {MultiHeadAttention().title}, a function of standard operators"
+
     def check(self, m: Match) -> None:
-        check_function(m, asked=not self.targets)
+        check_function(m, self.level)
 
     def replace(self, m: Match) -> Any:
-        return multi_head_function(m)
+        return multi_head_function(m, self.level)
+
+
+@dataclass(frozen=True)
+class Standard(_Attention):
+    """Attention, or our own where the opset that it needs may not be had."""
+
+    needs_opset: ClassVar[int] = Operator.needs_opset
+
+    def chosen(self, m: Match) -> Pass:
+        """What this match becomes."""
+        return Operator(self.level) if m.may_have(self.needs_opset) else Function(self.level)
+
+    def opset_for(self, m: Match) -> int:
+        return self.chosen(m).opset_for(m)
+
+    def note(self, m: Match) -> str | None:
+        return self.chosen(m).note(m)
+
+    def unlike(self, m: Match) -> Mapping[Unlike, str]:
+        return self.chosen(m).unlike(m)
+
+    def check(self, m: Match) -> None:
+        self.chosen(m).check(m)
+
+    def replace(self, m: Match) -> Any:
+        return self.chosen(m).replace(m)
 
 
 @dataclass(frozen=True)
@@ -150,8 +180,8 @@ class FuseAttention(RuleSet):
             return (Microsoft(self.level),)
         return (
             Microsoft(self.level, targets=("onnxruntime",)),
-            Operator(self.level, targets=("onnx", "onnxruntime")),
-            Function(self.level, targets=("onnx",)),
+            Operator(self.level, targets=("onnxruntime",)),
+            Standard(self.level, targets=("onnx",)),
             Operator("core" if self.level == "auto" else self.level, targets=TENSORRT),
             dataclasses.replace(spelling, targets=("tensorrt-8.6",)),
         )

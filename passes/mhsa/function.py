@@ -6,36 +6,32 @@ from typing import Any
 
 import numpy as np
 
-from onnx_rewrite.match import Match, Refused, Settled
+from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.meaning import numpy_of
-from onnx_rewrite.passes.mhsa.operator import Form
 from onnx_rewrite.passes.mhsa.plain import Plain, Style
+from onnx_rewrite.pattern import op
 from onnx_rewrite.plugins.multi_head_attention.op import MultiHeadAttention
 
 STYLE = Style(keys="twice")
 """Operands of rank 4, keys as they come, one mask."""
 
 
-def check_function(m: Match, *, asked: bool) -> None:
-    """Raises Refused where the node cannot be had.
-
-    Args:
-        m: The match.
-        asked: Whether the options ask for the node; else it stands in for Attention where that may not be had.
-    """
-    if m.target == "tensorrt-8.6":
-        raise Refused("TensorRT 8.6 knows no functions, and has no plugin for MultiHeadAttention", m.context)
-    if not asked and m.may_have(23):
-        raise Settled("Attention may be had", m.context)
-    Plain(m, STYLE)
+def check_function(m: Match, level: str) -> None:
+    """Raises Refused where the node cannot be had."""
+    if m.target.startswith("tensorrt"):
+        raise Refused(f"{MultiHeadAttention().title} has no plugin for TensorRT: leave form=auto", m.context)
+    if level == "block":
+        raise Refused("MultiHeadAttention takes in no projections: leave level=auto", m.context)
+    Plain(m, STYLE, far=level != "core")
 
 
-def multi_head_function(m: Match) -> Any:
+def multi_head_function(m: Match, level: str) -> Any:
     """Records the node and what arranges its operands and its result."""
-    plain = Plain(m, STYLE)
+    plain = Plain(m, STYLE, far=level != "core")
     q, k, v = plain.made(m)
     dtype, wide = (numpy_of(m, d) for d in (plain.attention.dtype, plain.attention.softmax_dtype))
     total, nowhere = plain.masked(m)
     mask = total[0] if total else np.zeros((1, 1, 1, 1), wide)
-    context = MultiHeadAttention().node(q, k, v, mask, np.asarray(plain.scale, dtype))
+    # No plugin_version and the like: no TensorRT gets it.
+    context = op.domain(MultiHeadAttention.domain).MultiHeadAttention(q, k, v, mask, np.asarray(plain.scale, dtype))
     return plain.finished(context, nowhere)

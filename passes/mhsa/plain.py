@@ -57,21 +57,21 @@ class Style:
 
 
 class Plain:
-    """An attention as it would be spelt.
+    """An attention as it would be spelt, its operands seen from as far as can be (`far`), or from as near.
 
     Raises:
         Refused: It cannot.
     """
 
-    def __init__(self, m: Match, style: Style) -> None:
+    def __init__(self, m: Match, style: Style, *, far: bool = True) -> None:
         self.style = style
         self.attention = attention = plainly(meaning(m))
         self._check(m)
         if style.rank == 3 and (attention.terms or attention.gains):
             raise Refused("a mask is spelt on scores of rank 4", m.softmax)
-        q = seen(attention, attention.q, self._straight, far=True)
-        k = seen(attention, attention.k, self._across if style.keys == "once" else self._straight, far=True)
-        v = seen(attention, attention.v, self._straight, far=True)
+        q = seen(attention, attention.q, self._straight, far=far)
+        k = seen(attention, attention.k, self._across if style.keys == "once" else self._straight, far=far)
+        v = seen(attention, attention.v, self._straight, far=far)
         if q is None or k is None or v is None:
             raise Refused("how Q, K and V are arranged cannot be said with one size that is not known", m.scores)
         self.operands: list[Operand] = [q, k, v]

@@ -20,7 +20,8 @@ class MultiHeadAttention(CustomOp):
     q's below opset 15. scale is one number of q's type. The result is [N, heads, L, D].
 
     The scale is no attribute: that would be a 32-bit float, and a function knows it from opset 12 on only, as a number
-    of q's type from opset 15 on.
+    of q's type from opset 15 on. There is no plugin, and no TensorRT is given the node: TensorRT-RTX 1.7 takes it for
+    com.microsoft's of the same name, whatever the domain and the function say.
     """
 
     name = "MultiHeadAttention"
