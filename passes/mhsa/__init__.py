@@ -7,21 +7,24 @@ and `arranging`; the other files are the replacements.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from onnx_rewrite.match import Match
 from onnx_rewrite.passes.mhsa import spelling
+from onnx_rewrite.passes.mhsa.function import check_function, multi_head_function
 from onnx_rewrite.passes.mhsa.meaning import meaning
 from onnx_rewrite.passes.mhsa.microsoft import check_microsoft, multi_head_attention
 from onnx_rewrite.passes.mhsa.operands import endless, finite
 from onnx_rewrite.passes.mhsa.operator import attention_operator, packed_projections, prepare, refuse_unfused
 from onnx_rewrite.passes.mhsa.plain import Keys, Masked, Packed, Plain, Scaled, Style
+from onnx_rewrite.plugins.multi_head_attention.op import CASTS_SINCE, MultiHeadAttention
 from onnx_rewrite.registry import Pass, RuleSet
 from onnx_rewrite.rewriter.rule import Unlike
 
 Level = Literal["auto", "core", "heads", "block"]
-Form = Literal["auto", "attention", "microsoft", "spelling"]
+Form = Literal["auto", "attention", "function", "microsoft", "spelling"]
 
 TENSORRT = ("tensorrt-rtx", "tensorrt-10", "tensorrt-11")
 """They have fewer kernels where Q, K and V come to the operator with heads of their own."""
@@ -36,7 +39,7 @@ class _Attention(Pass):
 
     pattern = staticmethod(spelling.attention)
 
-    def unlike(self, m: Match) -> dict[Unlike, str]:
+    def unlike(self, m: Match) -> Mapping[Unlike, str]:
         found = meaning(m)
         differences: dict[Unlike, str] = {}
         if any(term.exact for term in found.terms):
@@ -81,17 +84,68 @@ class Microsoft(_Attention):
 
 
 @dataclass(frozen=True)
-class Spelling(_Attention):
-    """MatMul, Softmax and MatMul, spelt in one way."""
+class _InPlain(_Attention):
+    """What is said in MatMul, Softmax and MatMul: unlike Attention, it takes all numbers and sizes as they come."""
 
-    style: Style = field(default_factory=Style)
-
-    def unlike(self, m: Match) -> dict[Unlike, str]:
-        differences = super().unlike(m)
+    def unlike(self, m: Match) -> Mapping[Unlike, str]:
+        differences = dict(super().unlike(m))
         differences.pop("empty", None)
         if not any(term.exact for term in meaning(m).terms) and not meaning(m).cleaned:
             differences.pop("special", None)
         return differences
+
+
+@dataclass(frozen=True)
+class Function(_InPlain):
+    """This project's MultiHeadAttention, with a function in standard operators of the model's opset."""
+
+    needs_opset: ClassVar[int] = CASTS_SINCE
+
+    def opset_for(self, m: Match) -> int:
+        found = meaning(m)
+        return CASTS_SINCE if found.softmax_dtype != found.dtype else MultiHeadAttention.since
+
+    def note(self, m: Match) -> str:
+        return f"as {MultiHeadAttention().title}, a function of standard operators"
+
+    def check(self, m: Match) -> None:
+        check_function(m, self.level)
+
+    def replace(self, m: Match) -> Any:
+        return multi_head_function(m, self.level)
+
+
+@dataclass(frozen=True)
+class Standard(_Attention):
+    """Attention, or our own where the opset that it needs may not be had."""
+
+    needs_opset: ClassVar[int] = Operator.needs_opset
+
+    def chosen(self, m: Match) -> Pass:
+        """What this match becomes."""
+        return Operator(self.level) if m.may_have(self.needs_opset) else Function(self.level)
+
+    def opset_for(self, m: Match) -> int:
+        return self.chosen(m).opset_for(m)
+
+    def note(self, m: Match) -> str | None:
+        return self.chosen(m).note(m)
+
+    def unlike(self, m: Match) -> Mapping[Unlike, str]:
+        return self.chosen(m).unlike(m)
+
+    def check(self, m: Match) -> None:
+        self.chosen(m).check(m)
+
+    def replace(self, m: Match) -> Any:
+        return self.chosen(m).replace(m)
+
+
+@dataclass(frozen=True)
+class Spelling(_InPlain):
+    """MatMul, Softmax and MatMul, spelt in one way."""
+
+    style: Style = field(default_factory=Style)
 
     def check(self, m: Match) -> None:
         Plain(m, self.style)
@@ -120,11 +174,14 @@ class FuseAttention(RuleSet):
             return (spelling,)
         if self.form == "attention":
             return (Operator(self.level),)
+        if self.form == "function":
+            return (Function(self.level),)
         if self.form == "microsoft":
             return (Microsoft(self.level),)
         return (
             Microsoft(self.level, targets=("onnxruntime",)),
-            Operator(self.level, targets=("onnx", "onnxruntime")),
+            Operator(self.level, targets=("onnxruntime",)),
+            Standard(self.level, targets=("onnx",)),
             Operator("core" if self.level == "auto" else self.level, targets=TENSORRT),
             dataclasses.replace(spelling, targets=("tensorrt-8.6",)),
         )

@@ -57,21 +57,21 @@ class Style:
 
 
 class Plain:
-    """An attention as it would be spelt.
+    """An attention as it would be spelt, its operands seen from as far as can be (`far`), or from as near.
 
     Raises:
         Refused: It cannot.
     """
 
-    def __init__(self, m: Match, style: Style) -> None:
+    def __init__(self, m: Match, style: Style, *, far: bool = True) -> None:
         self.style = style
         self.attention = attention = plainly(meaning(m))
         self._check(m)
         if style.rank == 3 and (attention.terms or attention.gains):
             raise Refused("a mask is spelt on scores of rank 4", m.softmax)
-        q = seen(attention, attention.q, self._straight, far=True)
-        k = seen(attention, attention.k, self._across if style.keys == "once" else self._straight, far=True)
-        v = seen(attention, attention.v, self._straight, far=True)
+        q = seen(attention, attention.q, self._straight, far=far)
+        k = seen(attention, attention.k, self._across if style.keys == "once" else self._straight, far=far)
+        v = seen(attention, attention.v, self._straight, far=far)
         if q is None or k is None or v is None:
             raise Refused("how Q, K and V are arranged cannot be said with one size that is not known", m.scores)
         self.operands: list[Operand] = [q, k, v]
@@ -108,12 +108,23 @@ class Plain:
         *batch, sequence, channels = self._straight(attention, sight)
         return [*batch, channels, sequence]
 
-    def write(self, m: Match) -> Any:
-        """Records it."""
+    def made(self, m: Match) -> tuple[Any, Any, Any]:
+        """Records what arranges Q, K and V; K as one wants it for a product, or as it comes (`keys`)."""
         attention, style = self.attention, self.style
         ways = [self._straight, self._across if style.keys == "once" else self._straight, self._straight]
         q, k, v = made(self.operands, ways, attention, stacked=style.packed == "stacked")
-        q = gained(m, attention, q)
+        return gained(m, attention, q), k, v
+
+    def finished(self, context: Any, nowhere: Any) -> Any:
+        """Records what makes the result; rows `nowhere` are 0."""
+        if nowhere is not None:
+            context = op.Where(nowhere, np.asarray(0, self.attention.dtype.numpy()), context)
+        return self.merge.applied(context)
+
+    def write(self, m: Match) -> Any:
+        """Records it."""
+        attention, style = self.attention, self.style
+        q, k, v = self.made(m)
         dtype = numpy_of(m, attention.dtype)
         if style.keys == "twice":
             k = op.Transpose(k, perm=[0, 2, 1] if style.rank == 3 else [0, 1, 3, 2])
@@ -128,35 +139,31 @@ class Plain:
         wide = attention.softmax_dtype != attention.dtype
         if wide:
             scores = op.Cast(scores, to=attention.softmax_dtype)
-        scores, nowhere = self._masked(m, scores)
+        total, nowhere = self.masked(m)
+        for one in total:
+            scores = op.Add(scores, one)
         weights = op.Softmax(scores, axis=-1)
         if wide:
             weights = op.Cast(weights, to=attention.dtype)
-        context = op.MatMul(weights, v)
-        if nowhere is not None:
-            context = op.Where(nowhere, np.asarray(0, dtype), context)
-        return self.merge.applied(context)
+        return self.finished(op.MatMul(weights, v), nowhere)
 
-    def _masked(self, m: Match, scores: Any) -> tuple[Any, Any]:
-        """The scores with what is added to them, and where a row is minus infinity throughout, if that matters."""
+    def masked(self, m: Match) -> tuple[list[Any], Any]:
+        """What is added to the scores, and where a row is minus infinity throughout, if that matters."""
         attention = self.attention
         guarded = attention.cleaned and any(endless(m, term) for term in attention.terms)
         if self.style.mask == "apart" and not guarded:
-            for term in attention.terms:
-                scores = op.Add(
-                    scores, self._flat(mask(m, parted(attention, term), attention.softmax_dtype, clamped=False))
-                )
-            return scores, None
+            apart = [parted(attention, term) for term in attention.terms]
+            return [self._flat(mask(m, one, attention.softmax_dtype, clamped=False)) for one in apart], None
         total = mask(m, attention, attention.softmax_dtype, clamped=False)
         if total is None:
-            return scores, None
+            return [], None
         if not guarded:
-            return op.Add(scores, self._flat(total)), None
+            return [self._flat(total)], None
         dtype = numpy_of(m, attention.softmax_dtype)
         lowest = np.asarray(low(dtype), dtype)
         finite = np.maximum(total, lowest) if isinstance(total, np.ndarray) else op.Max(total, lowest)
         nowhere = op.IsInf(op.ReduceMax(total, axes=[-1], keepdims=1), detect_negative=1, detect_positive=0)
-        return op.Add(scores, self._flat(finite)), self._flat(nowhere)
+        return [self._flat(finite)], self._flat(nowhere)
 
     def _flat(self, total: Any) -> Any:
         """A mask of rank 4 for scores of rank 3."""

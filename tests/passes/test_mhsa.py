@@ -279,7 +279,7 @@ def test_batch_and_sequence_may_be_dynamic(batch: str) -> None:
 
 
 def test_without_a_newer_opset_it_says_so() -> None:
-    is_left(made("as it is"), "mhsa", "needs opset 23", opset="keep")
+    is_left(made("as it is"), "mhsa:form=attention", "needs opset 23", opset="keep")
 
 
 def test_a_model_that_has_the_operator_is_left() -> None:
