@@ -46,8 +46,15 @@ class Constants:
             return self.spelt(value.array, value.dtype)
         return value
 
-    def exact(self, number: float, dtype: int, shape: tuple[int, ...]) -> Value:
+    def exact(self, number: float, dtype: int, shape: tuple[int, ...], *, may_vanish: bool = False) -> Value:
         """One number.
+
+        Args:
+            number: The number.
+            dtype: Element type.
+            shape: Of the constant.
+            may_vanish: Whether it may now and then be so small that the element type holds it as 0: an epsilon of
+                1e-12 in float16.
 
         Raises:
             Unfit: The element type cannot hold it, or only as 0.
@@ -57,14 +64,15 @@ class Constants:
         array = np.full(shape, array_of(number, dtype))
         if dtype in _INTEGERS and float(array.reshape(-1)[0]) != number:
             raise Unfit(f"{number} is no integer")
-        if number and not array.any():  # a float16 epsilon of 0 asks for 0/0, where every spelling differs
+        if number and not array.any() and not (may_vanish and self._tape.chance(60)):
             raise Unfit(f"{number} vanishes")
         return self.spelt(array, dtype)
 
-    def number(self, number: float, dtype: int, want: Want) -> Value:
-        """A constant of one element: a scalar, or now and then of rank 1."""
+    def number(self, number: float, dtype: int, want: Want, *, may_vanish: bool = False) -> Value:
+        """A constant of one element: a scalar, or now and then of rank 1; `may_vanish` as for `exact`."""
         ranked = want.beside is not None and len(want.beside.shape) > 0
-        return self.exact(number, dtype, (1,) if ranked and self._tape.chance(20) else ())
+        shape = (1,) if ranked and self._tape.chance(20) else ()
+        return self.exact(number, dtype, shape, may_vanish=may_vanish)
 
     def guess(self, name: str, want: Want, dtype: int, var: Any) -> float:
         """A number for a capture of one element: by what it is combined with, then by its name."""
