@@ -12,6 +12,9 @@ from onnx_rewrite.testing.spelling import SPELLINGS, array_of
 from onnx_rewrite.testing.tape import Tape
 from onnx_rewrite.testing.wants import Want
 
+EXTREMES = (1e-4, 1e4, -1e4, -1e31, 1e31)
+"""Numbers that are drawn where a pattern's condition allows none of the usual ones, such as a mask's lowest number."""
+
 _INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 12, 13})
 MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 1e-2, 1e3, 1.0, 1.0, 1.0)
 
@@ -82,11 +85,11 @@ class Constants:
         if name.lower().startswith("eps"):
             return self._tape.one(EPSILONS)
         numbers = NUMBERS if dtype not in _INTEGERS else (2.0, 1.0, 3.0, 0.0, 6.0)
-        for _ in range(4):
-            found = self._tape.one(numbers)
+        first = [self._tape.one(numbers)]
+        for found in (*first, *numbers, *(() if dtype in _INTEGERS else EXTREMES)):
             if var is None or all(p.typed or p.fails(found) is None for p in var.predicates):
                 return found
-        return numbers[0]
+        raise Unfit(f"no number is found that '{name}' may be")
 
     def of(self, want: Want, dtype: int, shape: tuple[int, ...]) -> Value:
         """A constant of some shape."""
