@@ -220,6 +220,9 @@ def check_dtypes(m: Match) -> None:
         raise Refused(f"the difference is cast to {dtype.name} before it is squared", m.x)
     if not 0 <= m.eps < np.finfo(np.float32).max:
         raise Refused(f"epsilon is {m.eps}", m.x)
+    if m.eps == 0 and dtype.itemsize < 4:
+        # 1e-12 of a float32 model: what rounding leaves of a variance of 0 decides between numbers and 0/0.
+        raise Refused(f"epsilon is 0 in {dtype.name}: equal elements give 0/0, or what their rounding makes of it", m.x)
     if dtype == ir.DataType.DOUBLE and float(np.float32(m.eps)) != m.eps:
         raise Refused(f"epsilon {m.eps} is no 32-bit float, and LayerNormalization's attribute is one", m.x)
 

@@ -12,9 +12,10 @@ from onnx_rewrite.testing.spelling import SPELLINGS, array_of
 from onnx_rewrite.testing.tape import Tape
 from onnx_rewrite.testing.wants import Want
 
+EXTREMES = (1e-4, 1e4, -1e4, -1e31, 1e31)
+"""Numbers that are drawn where a pattern's condition allows none of the usual ones, such as a mask's lowest number."""
+
 _INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 12, 13})
-EXTREMES = (-3.4028234663852886e38, 3.4028234663852886e38)
-"""What stands for minus infinity in a mask, and for infinity; an instance may ask for one of them."""
 MAGNITUDES = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 10.0, 1e-2, 1e3, 1.0, 1.0, 1.0)
 
 
@@ -48,8 +49,15 @@ class Constants:
             return self.spelt(value.array, value.dtype)
         return value
 
-    def exact(self, number: float, dtype: int, shape: tuple[int, ...]) -> Value:
+    def exact(self, number: float, dtype: int, shape: tuple[int, ...], *, may_vanish: bool = False) -> Value:
         """One number.
+
+        Args:
+            number: The number.
+            dtype: Element type.
+            shape: Of the constant.
+            may_vanish: Whether it may now and then be so small that the element type holds it as 0: an epsilon of
+                1e-12 in float16.
 
         Raises:
             Unfit: The element type cannot hold it, or only as 0.
@@ -59,14 +67,15 @@ class Constants:
         array = np.full(shape, array_of(number, dtype))
         if dtype in _INTEGERS and float(array.reshape(-1)[0]) != number:
             raise Unfit(f"{number} is no integer")
-        if number and not array.any():  # a float16 epsilon of 0 asks for 0/0, where every spelling differs
+        if number and not array.any() and not (may_vanish and self._tape.chance(60)):
             raise Unfit(f"{number} vanishes")
         return self.spelt(array, dtype)
 
-    def number(self, number: float, dtype: int, want: Want) -> Value:
-        """A constant of one element: a scalar, or now and then of rank 1."""
+    def number(self, number: float, dtype: int, want: Want, *, may_vanish: bool = False) -> Value:
+        """A constant of one element: a scalar, or now and then of rank 1; `may_vanish` as for `exact`."""
         ranked = want.beside is not None and len(want.beside.shape) > 0
-        return self.exact(number, dtype, (1,) if ranked and self._tape.chance(20) else ())
+        shape = (1,) if ranked and self._tape.chance(20) else ()
+        return self.exact(number, dtype, shape, may_vanish=may_vanish)
 
     def guess(self, name: str, want: Want, dtype: int, var: Any) -> float:
         """A number for a capture of one element: by what it is combined with, then by its name."""
@@ -76,12 +85,11 @@ class Constants:
         if name.lower().startswith("eps"):
             return self._tape.one(EPSILONS)
         numbers = NUMBERS if dtype not in _INTEGERS else (2.0, 1.0, 3.0, 0.0, 6.0)
-        for _ in range(4):
-            found = self._tape.one(numbers)
+        first = [self._tape.one(numbers)]
+        for found in (*first, *numbers, *(() if dtype in _INTEGERS else EXTREMES)):
             if var is None or all(p.typed or p.fails(found) is None for p in var.predicates):
                 return found
-        every = (*numbers, *EXTREMES)
-        return next((n for n in every if all(p.typed or p.fails(n) is None for p in var.predicates)), every[0])
+        raise Unfit(f"no number is found that '{name}' may be")
 
     def of(self, want: Want, dtype: int, shape: tuple[int, ...]) -> Value:
         """A constant of some shape."""

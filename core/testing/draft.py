@@ -138,6 +138,18 @@ class Draft:
         self.nodes.append(node)
         return node.outputs
 
+    def reorder(self, rng: np.random.Generator) -> None:
+        """Puts the nodes into another order in which they can run, and the outputs into any."""
+        made = {id(v) for node in self.nodes for v in node.outputs}
+        waiting, self.nodes = self.nodes, []
+        while waiting:
+            ready = [n for n in waiting if not any(id(v) in made for v in n.inputs if v is not None)]
+            chosen = ready[int(rng.integers(len(ready)))]
+            waiting.remove(chosen)
+            made.difference_update(id(v) for v in chosen.outputs)
+            self.nodes.append(chosen)
+        self.outputs = [self.outputs[i] for i in rng.permutation(len(self.outputs))]
+
     def live(self) -> list[Node]:
         """The nodes on which an output depends."""
         wanted: set[int] = {id(v) for v in self.outputs}

@@ -132,12 +132,14 @@ def embedded(subject: Subject, tape: Tape, variant: int) -> Example:
     for part in range(count):
         pool += surroundings(draft, tape, pool, subject.operators)
         traced = subject.traced[tape.below(len(subject.traced))]
-        made = Emitter(draft, tape, traced, part=part, dtype=dtype, style=style, pool=pool).outputs()
+        made = Emitter(draft, tape, traced, part=part, dtype=dtype, style=style, pool=pool, amid=True).outputs()
         pool += made
         ends += made
         if tape.chance(25):  # what comes next reads an interior value of this one
             pool += [v for v in draft.interior() if v.dtype == dtype]
     attach(draft, tape, ends, subject.operators)
+    if tape.chance(20):
+        draft.reorder(np.random.default_rng(tape.below(256)))
     draft.container = tape.one(("main", "main", *CONTAINERS))
     draft.story.append(f"{count} instance{'s' if count > 1 else ''}")
     return finished(subject, draft, 0)

@@ -30,6 +30,7 @@ from onnx_rewrite.testing.constants import Constants
 from onnx_rewrite.testing.draft import Array, Draft, Unfit, Value
 from onnx_rewrite.testing.inference import allowed, formal_input, schema_of, type_name
 from onnx_rewrite.testing.params import BEFORE_OPERANDS, FREE, REQUIRED, propose
+from onnx_rewrite.testing.surroundings import between
 from onnx_rewrite.testing.tape import Tape
 from onnx_rewrite.testing.wants import ANY, CHANNELS, ELEMENTWISE, SIZES, Want, settle_ranks, wanted
 
@@ -47,6 +48,7 @@ class Emitter:
         dtype: Element type of the data.
         style: How constants are laid out: one of `wants.STYLES`.
         pool: Values that a capture may be bound to; with none, captures become inputs.
+        amid: Whether nodes that are not of the instance may stand among its own, and read what those give.
         plain_constants: Whether every constant is an initializer.
     """
 
@@ -60,11 +62,13 @@ class Emitter:
         dtype: int,
         style: str,
         pool: Sequence[Value] = (),
+        amid: bool = False,
         plain_constants: bool = False,
     ) -> None:
         self._draft, self._tape, self._part = draft, tape, part
         self._traced = traced
-        self._dtype, self._style, self._pool = dtype, style, pool
+        self._dtype, self._style, self._pool, self._amid = dtype, style, pool, amid
+        self._first = len(draft.nodes)
         self._bound: dict[str, Any] = {}
         self._memo: dict[int, Any] = {}
         self._symbols: dict[str, int] = {}
@@ -114,12 +118,24 @@ class Emitter:
         fitting = [v for v in self._pool if v.dtype == dtype and want.fits(v.shape) and _meets(var, v)]
         if want.numbers != "normal":
             found = self._constants.of(want, dtype, want.drawn(self._tape, self._style))
+        elif self._amid and self._own() and self._tape.chance(35):
+            own = [v for v in self._own() if v.dtype == dtype and want.fits(v.shape) and _meets(var, v)]
+            if own and self._tape.chance(50):  # the instance needs what it gives: often not convex
+                source = own[-1 - self._tape.below(len(own))]
+                found = source if self._tape.chance(20) else between(self._draft, self._tape, source)
+            else:
+                source = fitting[-1] if fitting else self._draft.input(dtype, want.drawn(self._tape, self._style))
+                found = between(self._draft, self._tape, source)
         elif fitting and self._tape.chance(75):
             found = fitting[-1 - self._tape.below(len(fitting))]
         else:
             found = self._draft.input(dtype, want.drawn(self._tape, self._style))
         self._bound[var.name] = _fulfilled(var, found)
         return found
+
+    def _own(self) -> list[Value]:
+        """What the instance's nodes give so far."""
+        return [v for node in self._draft.nodes[self._first :] if node.part == self._part for v in node.outputs]
 
     def _leaf_type(self, want: Want) -> int:
         names = self._types
@@ -154,7 +170,9 @@ class Emitter:
                 dtype = self._tape.one([d for d in (dtype, 7, 1) if type_name(d) in self._types])
             return self._constants.number(pattern.equals, dtype, want)
         if pattern.single:
-            found = self._constants.number(self._constants.guess(name or "", want, dtype, pattern.var), dtype, want)
+            guess = self._constants.guess(name or "", want, dtype, pattern.var)
+            small = (name or "").lower().startswith("eps")
+            found = self._constants.number(guess, dtype, want, may_vanish=small)
         else:
             if pattern.var is not None:
                 want = self._shaped(pattern.var, _conditioned(pattern.var, want))
@@ -196,6 +214,10 @@ class Emitter:
             if name not in params:
                 params[name] = self._param(op_type, name, pattern, operands, opset, apply.domain)
         inputs, attributes = self._spelt(op_type, params, operands, opset, apply.domain)
+        if apply.domain == "":
+            unnamed = [item for item in defaults(op_type, opset).items() if item[0] not in params.keys() | attributes]
+            if unnamed and self._tape.chance(20):  # a default of which the pattern says nothing, written out
+                attributes.update([self._tape.one(unnamed)])
         if op_type in COMMUTATIVE and apply.domain == "" and len(inputs) > 1:
             inputs = [inputs[i] for i in self._tape.order(len(inputs))]
         made = self._draft.node(

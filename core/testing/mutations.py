@@ -411,6 +411,36 @@ def _another_value(draft: Draft, tape: Tape) -> bool:
     return True
 
 
+@mutation("written twice, once otherwise")
+def _twice_otherwise(draft: Draft, tape: Tape) -> bool:
+    """A node that the instance reads in several places stands there twice, with one operand of the second changed."""
+    places = [
+        (at, reader)
+        for at, node in enumerate(draft.nodes)
+        if node.part is not None and len(node.outputs) == 1 and node.op_type not in ("If", "Loop")
+        for reader in draft.consumers(node.outputs[0])[1:]
+    ]
+    if not places:
+        return False
+    at, reader = _back(tape, places)
+    node = draft.nodes[at]
+    operands = [i for i, v in enumerate(node.inputs) if v is not None and v.dtype in _FLOATS]
+    if not operands:
+        return False
+    changed, old = list(node.inputs), node.outputs[0]
+    place = _back(tape, operands)
+    other = changed[place]
+    assert other is not None
+    changed[place] = draft.input(other.dtype, other.shape)
+    copy = Node(
+        node.op_type, node.domain, changed, [Value(draft.name("v"), old.dtype, old.shape)], dict(node.attributes),
+        node.part,
+    )  # fmt: skip
+    draft.nodes.insert(at + 1, copy)
+    reader.inputs = [copy.outputs[0] if v is old else v for v in reader.inputs]
+    return True
+
+
 @mutation("groups")
 def _groups(draft: Draft, tape: Tape) -> bool:
     for node in draft.nodes:

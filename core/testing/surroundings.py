@@ -48,6 +48,14 @@ def _node(draft: Draft, tape: Tape, x: Value, others: list[Value], avoided: Coll
         return draft.node("Identity", [x])
 
 
+def between(draft: Draft, tape: Tape, x: Value) -> Value:
+    """A node on `x` of one instance's surroundings, drawn while the instance is; returns what it gives."""
+    try:
+        return draft.node(tape.one(UNARY), [x])[0]
+    except Unfit:
+        return draft.node("Identity", [x])[0]
+
+
 def attach(draft: Draft, tape: Tape, ends: list[Value], avoided: Collection[str]) -> None:
     """Decides what the graph returns: what nobody reads, and now and then a value that is read, too."""
     for value in [v for v in ends if tape.chance(30)]:

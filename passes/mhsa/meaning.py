@@ -225,6 +225,9 @@ def _dtypes(m: Match) -> tuple[ir.DataType, ir.DataType]:
         raise Refused(f"the element type of value '{value.name}' is not known, or no float", value)
     assert dtype is not None
     assert softmax is not None
+    for node in (*m.logits, *m.weights):
+        if node.op_type == "Cast" and node.outputs[0].dtype not in FLOATS:
+            raise Refused(f"Cast '{node.name}' rounds to a type that is no float", node)
     if m.context.inputs[0].dtype != dtype:
         raise Refused("the weights have another element type than the queries", m.context)
     return dtype, softmax

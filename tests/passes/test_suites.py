@@ -10,6 +10,9 @@ from typing import ClassVar
 from onnx_rewrite.testing import PassTestSuite
 
 
+NAN_AMONG_WEIGHTS = "NaN among the weights that the model makes 0 stays; the pass says so of each such site"
+
+
 class TestClip(PassTestSuite):
     pass_ = "clip"
     examples = 25
@@ -35,21 +38,18 @@ class TestDeformConv(PassTestSuite):
     nan = "onnxruntime's DeformConv multiplies pixels at the border by the zeros outside"
 
 
-NAN = "scores and values that are NaN spread further inside Attention than where weights that are NaN were made 0"
-
-
 class TestAttention(PassTestSuite):
     pass_ = "mhsa"
     examples = 15
     seed = 1
-    nan = NAN
+    nan = NAN_AMONG_WEIGHTS
 
 
 class TestAttentionSpelt(PassTestSuite):
     pass_ = "mhsa:form=spelling"
     examples = 15
     seed = 1
-    nan = NAN
+    nan = NAN_AMONG_WEIGHTS
     relaxed: ClassVar = {
         "second_run_changes_nothing": "where one result is rearranged into the next one's queries and used elsewhere, "
         "a second run rearranges it once more; tests/passes/test_mhsa.py holds it for every spelling"

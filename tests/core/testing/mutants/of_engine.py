@@ -9,13 +9,28 @@ import onnx_ir as ir
 
 import onnx_rewrite as rw
 from onnx_rewrite.analysis import constants as analysis
-from onnx_rewrite.match import compiler, params
+from onnx_rewrite.match import compiler, match, params
+from onnx_rewrite.model import writing
 from onnx_rewrite.opset import view
 from onnx_rewrite.pattern import constant, op
-from onnx_rewrite.rewriter import driver, edit, names
+from onnx_rewrite.rewriter import driver, edit, names, placing
 from tests.core.testing.mutants.mutant import engine
 
 MATCHER, DRIVER = "matcher", "driver"
+
+
+class Two(rw.Pass):
+    """Two outputs, the second made from the first and from something else."""
+
+    name = "two"
+
+    def pattern(self, x: Any, other: Any) -> Any:
+        y = op.Neg(x)
+        return y, op.Max(y, other)
+
+    def replace(self, m: rw.Match) -> Any:
+        y = op.Mul(m.x, np.asarray(-1, np.dtype(m.x.dtype.numpy())))
+        return y, op.Max(y, m.other)
 
 
 class TwoOfAKind(rw.Pass):
@@ -138,6 +153,12 @@ def _collect_once(self: Any, index: int, region: Any) -> Any:
 _right_collect = driver.Driver._collect
 
 
+def _in_front(match: Any, nodes: Any) -> list[ir.Node]:
+    """Before the first node of the match, where what the others read may not be there yet."""
+    match.scope.graph.insert_before(match.nodes[-1], list(nodes))
+    return []
+
+
 def _counted(wish: str, taken: set[str]) -> str:
     """A name that depends on what was asked before, in this model and in others."""
     _asked.append(wish)
@@ -208,6 +229,39 @@ ENGINE = (
         (compiler, "_bind", _bind_again),
     ),
     engine(
+        "nodes that look alike are one",
+        MATCHER,
+        "a subexpression written twice",
+        NEAR,
+        "ln",
+        (compiler, "same_computation", lambda *_: True),
+    ),
+    engine(
+        "a match that is not convex",
+        MATCHER,
+        "a match that is not convex",
+        "equivalent_by_the_judge",
+        Two,
+        (placing, "entangled", lambda *_: None),
+    ),
+    engine(
+        "a default that is written out",
+        MATCHER,
+        "default given or left out",
+        FIRES,
+        Leaky,
+        (params, "defaults", lambda *_: {}),
+        (params, "_is_default", lambda *_: False),
+    ),
+    engine(
+        "matches overlap",
+        DRIVER,
+        "stacked Clips",
+        VALID,
+        "clip",
+        (match.Match, "private_nodes", property(lambda self: ())),
+    ),
+    engine(
         "what is needed outside is taken away",
         DRIVER,
         "interior value that is a graph output",
@@ -261,6 +315,15 @@ ENGINE = (
         (edit, "_take_over", _without_name),
     ),
     engine("stated shapes go stale", DRIVER, "value_info left stale", VALID, "clip", (edit, "_take_over", _stale)),
+    engine(
+        "nodes in the wrong order",
+        DRIVER,
+        "multi-output insertion breaks the order",
+        VALID,
+        Two,
+        (edit, "insert", _in_front),
+        (writing, "make_sound", lambda *_: False),
+    ),
     engine(
         "metadata are dropped",
         DRIVER,

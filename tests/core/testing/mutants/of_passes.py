@@ -122,7 +122,7 @@ class Keeping(AnyExponent):
         pass
 
     def replace(self, m: rw.Match) -> Any:
-        return op.Relu(m.x)
+        return op.Relu(op.Neg(op.Neg(m.x)))
 
 
 # -- clip
