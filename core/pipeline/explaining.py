@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_rewrite import registry
+from onnx_rewrite.analysis.vague import is_vague
 from onnx_rewrite.custom import Files, knowing_adapters
 from onnx_rewrite.errors import UsageError
 from onnx_rewrite.model import load
@@ -52,7 +53,9 @@ def explain(
         _must_exist(loaded.ir, node)
     name, rules = chosen[0].name, chosen[0].rules()
     found = explain_pass(loaded.ir, name, rules, node=node, target=target)
-    if any("not known" in miss.reason for miss in found.near) and Probe(loaded, loaded.ir, None, None, 0)():
+    vague = {v.name for n in loaded.ir.graph for v in n.outputs if is_vague(v)}
+    stopped = any("not known" in miss.reason or miss.value in vague for miss in found.near)
+    if stopped and Probe(loaded, loaded.ir, None, None, 0)():
         found = explain_pass(loaded.ir, name, rules, node=node, target=target)
     return found
 

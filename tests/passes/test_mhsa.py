@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import onnx_rewrite as rw
 
 from .attention_recipe import B, D, E, H, S, attention
 from .building import attributes, fires, is_left, node, ops
+
+MODELS = Path(__file__).parents[1] / "models" / "exported"
 
 # One packed projection, cut up in the ways of several exporters.
 STACK = {"q0": "MatMul(x, wp)", "q1": "Add(q0, bp)", "q2": "Reshape(q1, five); Transpose<perm=[2,0,3,1,4]>(q2a)"}
@@ -333,3 +336,8 @@ def test_why_not_is_told() -> None:
     (miss, *_) = rw.explain(attention(m="Tanh(z)"), "mhsa").near
     assert "Tanh" in miss.reason
     assert miss.complete
+
+
+def test_explain_looks_at_shapes_that_only_a_run_tells() -> None:
+    """The causal mask of GPT-2 is cut out by sizes that are computed."""
+    assert len(rw.explain(MODELS / "gpt2_legacy_op12.onnx", "mhsa").found) == 2

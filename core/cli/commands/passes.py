@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -57,7 +58,7 @@ def _list(found: list[PassDescription], human: Console) -> None:
 
     rows = terminal.table("pass", "opset", "options", "what it does", right=("opset",), fold="what it does")
     for info in found:
-        options = ", ".join(option.name for option in info.options)
+        options = fill(", ".join(option.name for option in info.options), 14)
         rows.add_row(Text(info.name), _opset(info), Text(options or "-"), Text(info.summary))
     human.print(rows)
     human.print(
