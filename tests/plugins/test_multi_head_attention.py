@@ -52,9 +52,9 @@ def test_the_function_is_the_formula_at_every_opset(data: st.DataObject) -> None
     wanted = formula(*(np.asarray(feed[name], np.float64) for name in NAMES))
     assert found.dtype == dtype
     assert found.shape == wanted.shape
-    # A score is off by e + 3 roundings of its largest sum, a weight by twice that (in proportion), exp, sum and quotient.
-    q, k, v, added, scale = (np.abs(feed[name]) for name in NAMES)
-    largest = float((q @ k.swapaxes(-1, -2) * scale + added).max())
+    # A score is off by e + 3 roundings of its largest sum, a weight by twice that, and by those of exp, sum, quotient.
+    q, k, v, added, factor = (np.abs(feed[name]) for name in NAMES)
+    largest = float((q @ k.swapaxes(-1, -2) * factor + added).max())
     roundings = 2 * (e + 3) * largest + 2 * keys + 8
     assert np.abs(found - wanted).max() <= roundings * np.finfo(dtype).eps * v.max()
 
