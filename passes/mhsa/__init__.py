@@ -1,7 +1,8 @@
 """Multi-head attention: softmax(Q Kᵀ · scale + terms) V.
 
-What is matched is in `spelling`, what a match means in `meaning`, how operands are brought into shape in `operands`
-and `arranging`; the other files are the replacements.
+What is matched is in `spelling`, what an attention is in `attention`, how a match is read as one in `meaning` and
+`scores`, how operands are brought into shape in `operands`, `terms` and `arranging`; the other files are the
+replacements.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from onnx_rewrite.passes.mhsa import spelling
 from onnx_rewrite.passes.mhsa.function import check_function, multi_head_function
 from onnx_rewrite.passes.mhsa.meaning import meaning
 from onnx_rewrite.passes.mhsa.microsoft import check_microsoft, multi_head_attention
-from onnx_rewrite.passes.mhsa.operands import endless, finite
 from onnx_rewrite.passes.mhsa.operator import attention_operator, packed_projections, prepare, refuse_unfused
 from onnx_rewrite.passes.mhsa.plain import Keys, Masked, Packed, Plain, Scaled, Style
+from onnx_rewrite.passes.mhsa.terms import endless, finite
 from onnx_rewrite.plugins.multi_head_attention.op import CASTS_SINCE, MultiHeadAttention
 from onnx_rewrite.registry import Pass, RuleSet
 from onnx_rewrite.rewriter.rule import Unlike

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.layout import Axis, Digit
 from onnx_rewrite.match import Match, Refused
-from onnx_rewrite.passes.mhsa.meaning import Attention, Sight
+from onnx_rewrite.passes.mhsa.attention import Attention, Sight
 from onnx_rewrite.passes.mhsa.operands import axes3
 
 Array = np.ndarray[Any, np.dtype[Any]]

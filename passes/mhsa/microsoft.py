@@ -11,8 +11,9 @@ import numpy as np
 
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.block import Projections, projections
-from onnx_rewrite.passes.mhsa.operands import last_axes, mask, seen_nodes
+from onnx_rewrite.passes.mhsa.operands import seen_nodes
 from onnx_rewrite.passes.mhsa.operator import Form, widened
+from onnx_rewrite.passes.mhsa.terms import last_axes, mask
 from onnx_rewrite.pattern import op
 
 microsoft = op.domain("com.microsoft")

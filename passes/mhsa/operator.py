@@ -9,26 +9,11 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.layout import Axis
 from onnx_rewrite.match import Match, Refused
+from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
 from onnx_rewrite.passes.mhsa.block import Projections, projections
-from onnx_rewrite.passes.mhsa.meaning import Attention, Sight, meaning, numpy_of, product
-from onnx_rewrite.passes.mhsa.operands import (
-    Operand,
-    array_of,
-    axes3,
-    axes4,
-    check_terms,
-    endless,
-    gained,
-    last_axes,
-    low,
-    made,
-    mask,
-    merge,
-    see,
-    seen,
-    seen_nodes,
-    shared,
-)
+from onnx_rewrite.passes.mhsa.meaning import meaning, numpy_of
+from onnx_rewrite.passes.mhsa.operands import Operand, axes3, axes4, made, merge, see, seen, seen_nodes, shared
+from onnx_rewrite.passes.mhsa.terms import array_of, check_terms, endless, gained, last_axes, low, mask
 from onnx_rewrite.pattern import op
 
 

@@ -13,22 +13,10 @@ import numpy as np
 
 from onnx_rewrite.analysis.layout import Axis
 from onnx_rewrite.match import Match, Refused
-from onnx_rewrite.passes.mhsa.meaning import Attention, Sight, meaning, numpy_of, product
-from onnx_rewrite.passes.mhsa.operands import (
-    Operand,
-    axes4,
-    check_terms,
-    endless,
-    gained,
-    low,
-    made,
-    mask,
-    merge,
-    parted,
-    plainly,
-    see,
-    seen,
-)
+from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
+from onnx_rewrite.passes.mhsa.meaning import meaning, numpy_of
+from onnx_rewrite.passes.mhsa.operands import Operand, axes4, made, merge, see, seen
+from onnx_rewrite.passes.mhsa.terms import check_terms, endless, gained, low, mask, parted, plainly
 from onnx_rewrite.pattern import op
 
 Scaled = Literal["scores", "q", "k", "both"]

@@ -50,10 +50,13 @@ def test_the_function_is_the_formula_at_every_opset(data: st.DataObject) -> None
     session = onnxruntime.InferenceSession(ir.to_proto(typed).SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, feed)
     wanted = formula(*(np.asarray(feed[name], np.float64) for name in NAMES))
-    # Weights are within (keys + e + 8) roundings of a score of at most 4 e² + 4, values at most 4: a wide bound.
     assert found.dtype == dtype
     assert found.shape == wanted.shape
-    assert np.abs(found - wanted).max() <= 64 * (keys + e + 8) * np.finfo(dtype).eps * max(1, np.abs(feed["v"]).max())
+    # A score is off by e + 3 roundings of its largest sum, a weight by twice that, and by those of exp, sum, quotient.
+    q, k, v, added, factor = (np.abs(feed[name]) for name in NAMES)
+    largest = float((q @ k.swapaxes(-1, -2) * factor + added).max())
+    roundings = 2 * (e + 3) * largest + 2 * keys + 8
+    assert np.abs(found - wanted).max() <= roundings * np.finfo(dtype).eps * v.max()
 
 
 def test_its_type_and_shape_are_known() -> None:
