@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from onnx_rewrite.testing import PassTestSuite
 
-
 NAN_AMONG_WEIGHTS = "NaN among the weights that the model makes 0 stays; the pass says so of each such site"
 
 
