@@ -12,6 +12,9 @@ from onnx_rewrite.testing.spelling import SPELLINGS, array_of
 from onnx_rewrite.testing.tape import Tape
 from onnx_rewrite.testing.wants import Want
 
+TINY = (6e-8, 1e-8)
+"""Epsilons of which float16 holds one as its smallest number, and one as 0."""
+
 EXTREMES = (1e-4, 1e4, -1e4, -1e31, 1e31)
 """Numbers that are drawn where a pattern's condition allows none of the usual ones, such as a mask's lowest number."""
 
@@ -56,8 +59,7 @@ class Constants:
             number: The number.
             dtype: Element type.
             shape: Of the constant.
-            may_vanish: Whether it may now and then be so small that the element type holds it as 0: an epsilon of
-                1e-12 in float16.
+            may_vanish: Whether it may be so small that the element type holds it as 0: an epsilon of 1e-12 in float16.
 
         Raises:
             Unfit: The element type cannot hold it, or only as 0.
@@ -67,7 +69,7 @@ class Constants:
         array = np.full(shape, array_of(number, dtype))
         if dtype in _INTEGERS and float(array.reshape(-1)[0]) != number:
             raise Unfit(f"{number} is no integer")
-        if number and not array.any() and not (may_vanish and self._tape.chance(60)):
+        if number and not array.any() and not may_vanish:
             raise Unfit(f"{number} vanishes")
         return self.spelt(array, dtype)
 
@@ -83,7 +85,7 @@ class Constants:
         if beside is not None and beside.terms and want.op_type in ("Div", "Mul") and not self._tape.rarely(8):
             return float(beside.terms) if want.op_type == "Div" else 1.0 / beside.terms
         if name.lower().startswith("eps"):
-            return self._tape.one(EPSILONS)
+            return self._tape.one(EPSILONS if dtype != 10 else (*EPSILONS, *TINY))
         numbers = NUMBERS if dtype not in _INTEGERS else (2.0, 1.0, 3.0, 0.0, 6.0)
         first = [self._tape.one(numbers)]
         for found in (*first, *numbers, *(() if dtype in _INTEGERS else EXTREMES)):

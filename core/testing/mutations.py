@@ -411,7 +411,7 @@ def _another_value(draft: Draft, tape: Tape) -> bool:
     return True
 
 
-@mutation("written twice, once otherwise")
+@mutation("a copy that differs")
 def _twice_otherwise(draft: Draft, tape: Tape) -> bool:
     """A node that the instance reads in several places stands there twice, with one operand of the second changed."""
     places = [

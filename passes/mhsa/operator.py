@@ -49,8 +49,9 @@ class Form:
             self.scale *= operand.sight.absorbed
         if self.scale <= 0:
             raise Refused(f"the scores are multiplied by {self.scale:g}; Attention takes roots of its scale", m.scores)
-        if attention.dtype == ir.DataType.DOUBLE and float(np.float32(self.scale)) != self.scale:
-            raise Refused(f"the scale {self.scale} is no 32-bit float, and Attention's attribute is one", m.scores)
+        if attention.dtype == ir.DataType.DOUBLE and float(np.sqrt(np.float32(self.scale))) ** 2 != self.scale:
+            reason = f"the root of the scale {self.scale} is no 32-bit float, and Attention computes with one"
+            raise Refused(reason, m.scores)
         check_terms(m, attention)
 
     def _of(self, m: Match, level: str, rank: int) -> tuple[int, int, list[Operand], Any] | None:

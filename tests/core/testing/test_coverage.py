@@ -132,6 +132,69 @@ def test_embedded_ones_stand_everywhere() -> None:
     assert overlaps
 
 
+class Pair(rw.Pass):
+    """Two outputs, the second of the first and of something else."""
+
+    name = "pair"
+
+    def pattern(self, x: Any, other: Any) -> Any:
+        y = op.Neg(x)
+        return y, op.Max(y, other)
+
+    def replace(self, m: rw.Match) -> Any:
+        y = op.Neg(m.x)
+        return y, op.Max(m.other, y)
+
+
+def test_nodes_stand_among_those_of_an_instance() -> None:
+    """What an instance reads may come after its first node, may be made of its own values, and may be one of them."""
+    seen: Counter[str] = Counter()
+    for example in drawn(embed(Pair), 120):
+        assert example.draft is not None
+        nodes_ = example.draft.nodes
+        at = {id(v): i for i, n in enumerate(nodes_) for v in n.outputs}
+        for node in nodes_:
+            if node.op_type != "Max" or node.part is None:
+                continue
+            first = min(i for i, n in enumerate(nodes_) if n.part == node.part)
+            for value in node.inputs:
+                made = None if value is None else at.get(id(value))
+                if made is None or nodes_[made].part == node.part:
+                    continue
+                seen["late"] += made > first
+                seen["not convex"] += any(
+                    nodes_[at[id(v)]].part == node.part for v in nodes_[made].inputs if id(v) in at
+                )
+        seen["refused"] += example.outcome.count("refused") > 0
+        names = [o.name for o in example.model.graph.output]
+        order = [o.name for o in example.draft.outputs]
+        seen["outputs in another order"] += order != sorted(order, key=lambda n: int(n[1:])) and len(names) > 1
+    assert min(seen[k] for k in ("late", "not convex", "refused", "outputs in another order")) >= 5, seen
+
+
+class Leaky(rw.Pass):
+    """Says nothing of alpha."""
+
+    name = "leaky"
+
+    def pattern(self, x: Any) -> Any:
+        return op.LeakyRelu(x)
+
+    def replace(self, m: rw.Match) -> Any:
+        return op.LeakyRelu(op.Identity(m.x))
+
+
+def test_defaults_are_written_out() -> None:
+    given_ = [bool(n.attribute) for e in drawn(instances(Leaky), 80) for n in nodes(e.model, "LeakyRelu")]
+    assert 5 <= sum(given_) <= len(given_) - 5
+
+
+def test_an_epsilon_may_vanish() -> None:
+    """An epsilon of 1e-12 is 0 in float16; ln refuses it."""
+    reasons = [s.reason or "" for e in drawn(embed("ln"), 250) for s in e.outcome.sites]
+    assert any("epsilon is 0 in FLOAT16" in reason for reason in reasons)
+
+
 def test_matches_overlap() -> None:
     """A chain of four bounds can be matched in three places, of which two exclude each other."""
     assert any(e.outcome.applied > 2 for e in drawn(embed("clip"), 60))
