@@ -41,7 +41,7 @@ def honest() -> Any:
 
 
 def wrong() -> Any:
-    """Takes every Sub for an Add, crashes at Sigmoid, raises at Abs, and forgets what models are for."""
+    """Takes every Sub for an Add, crashes at Sigmoid, raises at Relu, and forgets what models are for."""
 
     def run(model: onnx.ModelProto, rule: Any) -> Any:
         made = _changed(model)
@@ -51,8 +51,8 @@ def wrong() -> Any:
                 node.op_type = "Add"
             if node.op_type == "Sigmoid":
                 os.kill(os.getpid(), signal.SIGSEGV)
-            if node.op_type == "Abs":
-                raise ValueError(f"no Abs, said {node.name}")
+            if node.op_type == "Relu":
+                raise ValueError(f"no Relu, said {node.name}")
         return made, {}
 
     return run
@@ -100,7 +100,7 @@ def test_each_failure_is_shown_on_a_minimal_model(tally: Any, tmp_path: Path) ->
         if f.smallest.property == "answers"
     }
     assert kinds["ended by SIGSEGV"] == ["Sigmoid"]
-    assert kinds["raises ValueError"] == ["Abs"]
+    assert kinds["raises ValueError"] == ["Relu"]
     findings.save(tally.findings, tmp_path)
     folder = next(tmp_path.glob("*equal-1"))
     assert {p.name for p in folder.iterdir()} == {"model.onnx", "result.onnx", "finding.txt"}
