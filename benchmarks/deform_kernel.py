@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def compiled(library: str | None) -> Path:
     if library:
         return Path(library).resolve()
     nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-    target = Path("/tmp/onnx-rewrite-deform-conv.so")
+    target = Path(tempfile.mkdtemp()) / "deform_conv.so"
     command = [nvcc, "-std=c++17", "-O3", "-gencode=arch=compute_90a,code=sm_90a", "-shared", "-Xcompiler", "-fPIC"]
     subprocess.run([*command, str(SOURCE / "kernel.cu"), "-o", str(target)], check=True)
     return target
