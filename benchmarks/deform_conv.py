@@ -305,7 +305,7 @@ def main(arguments: list[str]) -> int:
 
 
 def document(rows: list[dict[str, Any]], options: argparse.Namespace, seconds: float) -> None:
-    from benchmarks.tensorrt import gpu
+    from benchmarks.gpu import gpu
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
     found = {

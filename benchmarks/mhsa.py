@@ -126,7 +126,7 @@ def raced(
             engines.pop(name, None)
             rows[name]["error"] = f"{type(error).__name__}: {error}"[:300]
             continue
-        difference = None if expected is None else largest_difference(outputs, expected)
+        difference = None if expected is None else largest_difference(outputs, expected)[0]
         rows[name] |= {
             "build_s": round(time.perf_counter() - began, 2),
             "layers": len(engine.layers),
@@ -144,7 +144,7 @@ def raced(
 
 
 def save(path: Path, mode: str, rows: list[dict[str, Any]], **more: Any) -> None:
-    from benchmarks.tensorrt import gpu
+    from benchmarks.gpu import gpu
 
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {
@@ -209,6 +209,8 @@ def micro(options: argparse.Namespace, left: Callable[[], float]) -> list[dict[s
                 save(options.out, "micro", rows, layers=options.layers)
     return rows
 
+
+MEASURED = ("batch", "precision", "variant", "median", "times", "layers", "build_s", "error_max", "error")
 
 MODEL_FORMS: dict[str, str | None] = {
     "original": None,
@@ -329,18 +331,7 @@ def main(arguments: list[str]) -> int:
 
     if options.micro:
         rows = micro(options, left)
-        columns = (
-            "family",
-            "batch",
-            "precision",
-            "variant",
-            "median",
-            "times",
-            "layers",
-            "build_s",
-            "error_max",
-            "error",
-        )
+        columns = ("family", *MEASURED)
     elif options.kernels:
         rows = kernels(options)
         columns = (
@@ -358,18 +349,7 @@ def main(arguments: list[str]) -> int:
         )
     else:
         rows = whole(options, left)
-        columns = (
-            "model",
-            "batch",
-            "precision",
-            "variant",
-            "median",
-            "times",
-            "layers",
-            "build_s",
-            "error_max",
-            "error",
-        )
+        columns = ("model", *MEASURED)
     save(options.out, mode, rows, seconds=round(time.perf_counter() - began, 1))
     table(rows, columns)
     print(f"{options.out} ({time.perf_counter() - began:.0f} s)")

@@ -16,8 +16,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 budget=${1:-540} what=${2:-all} kit=${3:-/opt/gpu-kit}
-out=${OUT:-/tmp/onnx-rewrite-results}
-state=${STATE:-/tmp/onnx-rewrite-state}
+out=${OUT:-${TMPDIR:-/tmp}/onnx-rewrite-results}
+state=${STATE:-${TMPDIR:-/tmp}/onnx-rewrite-state}
 models=${MODELS:-$state/models}
 engine=${ENGINE:-tensorrt:tactic-sources=edge_mask_convolutions+jit_convolutions}
 detail=$state/detail

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu import told
+
 ANSWER = "answer:"
 
 
@@ -46,11 +48,7 @@ def about(job: dict[str, Any]) -> dict[str, Any]:
     mark("CUDA context")
     lack = registry.get(job["engine"]).unavailable() if job.get("engine") else None
     mark("is the engine available")
-    kernel = Path("/sys/module/nvidia/version")
-    version = kernel.read_text().strip() if kernel.is_file() else None
-    capability = ".".join(map(str, gpu.compute_capability))
-    known = {"gpu": gpu.name, "compute_capability": capability, "cuda": gpu.driver, "driver": version}
-    return {**known, "reason": None if lack is None else lack.reason, "startup": marks}
+    return {**told(gpu), "reason": None if lack is None else lack.reason, "startup": marks}
 
 
 def prepare(job: dict[str, Any]) -> dict[str, Any]:

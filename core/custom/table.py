@@ -48,7 +48,8 @@ def _content(path: Path) -> dict[str, Any]:
         else:
             found = json.loads(text)
     except ValueError as error:  # of both readers
-        raise UsageError(f"{path}: {error}") from error
+        kind = "TOML" if path.suffix.lower() == ".toml" else "JSON"
+        raise UsageError(f"{path}: is no {kind}: {error}", hint="plugins/README.md shows a table") from error
     if not isinstance(found, dict):
         raise UsageError(f"{path}: is no table")
     return found  # pyright: ignore[reportUnknownVariableType]
