@@ -29,6 +29,8 @@ SMALL: tuple[Shape, int] = ((1, 256, 64, 64), 256)
 LARGE: tuple[Shape, int] = ((6, 512, 58, 100), 512)
 SHARED = ("deformconv_legacy_op12_custom", "deformconv_legacy_op12_custom_keep_bn", "deformconv_dynamo_op19",
           "deformconv_dynamo_op22")  # fmt: skip
+NETWORKS = ((224, 224), (800, 1216))
+"""Sizes of the ResNet-50's image: that of classifiers, and a usual one of detectors."""
 CHECKED = 8
 """Filters whose results are compared with float64, of the first image: numpy takes its time."""
 
@@ -221,9 +223,62 @@ class Run:
                    "ok": error <= bound, "from_onnxruntime": apart, "build_seconds": round(engine.build_seconds, 2),
                    "ms": timed(engine, feed, self.options.duration), "layers": len(engine.layers)})  # fmt: skip
 
+    def network(self, height: int, width: int, precision: str, sampling: str) -> None:
+        """A ResNet-50 with 13 deformable convolutions, against what `expect` kept."""
+        import onnx_rewrite as rw
+        from benchmarks.dcn_resnet import build
+        from onnx_rewrite.verify.dtypes import Tolerance
+
+        row: dict[str, Any] = {"model": f"dcn_resnet50 {height}x{width}", "variant": sampling, "precision": precision}
+        kept = np.load(self.options.expected / f"{height}x{width}.npz")
+        result = rw.rewrite(
+            build(height, width), f"deform-conv:sampling={sampling},bn", target="tensorrt-8.6", verify="off"
+        )
+        engine = built(result.to_proto(), precision, self.options)
+        feed = image(height, width)
+        found = engine.run(feed)["features"].astype(np.float64)
+        kind = onnx.TensorProto.FLOAT if precision == "fp32" else onnx.TensorProto.FLOAT16
+        own = kept["fp32" if precision == "fp32" else "fp16"]
+        exact = kept["exact"] if "exact" in kept else kept["fp32"]
+        bound = Tolerance().bound(kind, float(np.abs(own - exact).max()), float(np.abs(exact).max()))
+        error = float(np.abs(found - exact).max())
+        norm = float(np.linalg.norm(found - kept["fp32"]) / np.linalg.norm(kept["fp32"].astype(np.float64)))
+        self._add({**row, "error": error, "bound": bound, "ok": error <= bound, "relative_to_onnxruntime": norm,
+                   "sites": result.report.applied, "build_seconds": round(engine.build_seconds, 2),
+                   "engine_bytes": engine.size, "ms": timed(engine, feed, self.options.duration),
+                   "layers": len(engine.layers)})  # fmt: skip
+
     def _add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
         print(line(row), file=sys.stderr, flush=True)
+
+
+def image(height: int, width: int) -> dict[str, Any]:
+    return {"image": np.random.default_rng(5).standard_normal((1, 3, height, width)).astype(np.float32)}
+
+
+def expect(folder: Path) -> int:
+    """Keeps what onnxruntime's own DeformConv makes of the ResNet-50, with weights and image as they are and rounded to
+    fp16, and the exact result where numpy is quick enough. It needs an onnxruntime with DeformConv (1.25), and no GPU.
+    """
+    import onnxruntime
+
+    from benchmarks.dcn_resnet import build
+    from onnx_rewrite.verify.reference import Reference
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for height, width in NETWORKS:
+        proto, feed = build(height, width), image(height, width)
+        narrow = {"image": feed["image"].astype(np.float16).astype(np.float32)}
+        kept = {}
+        for name, model, given in (("fp32", proto, feed), ("fp16", rounded(proto), narrow)):
+            session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+            (kept[name],) = session.run(None, given)
+        if height * width <= 224 * 224:
+            (kept["exact"],) = Reference(proto)(feed)
+        np.savez(folder / f"{height}x{width}.npz", **kept)
+        print(f"{height}x{width}: kept", flush=True)
+    return 0
 
 
 def rounded(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -256,6 +311,8 @@ def plan(options: argparse.Namespace) -> list[tuple[str, tuple[Any, ...]]]:
     if options.smoke:
         steps += [("measure", ((1, 16, 12, 10), 8, v, "fp32")) for v in kinds]
         return [*steps, *(("model", (name, "fp32", "auto")) for name in SHARED)]
+    if options.builtin:
+        return [("measure", (*size, v, "fp32")) for size in (SMALL, LARGE) for v in ("builtin", "gather")]
     first = [v for v in kinds if v in ("grid", "gather", "gather-matmul", "gather-conv")]
     rest = [v for v in kinds if v not in first]
     for group in (first, rest):
@@ -267,7 +324,10 @@ def plan(options: argparse.Namespace) -> list[tuple[str, tuple[Any, ...]]]:
             for name in SHARED[1:]:  # the first differs from the second in nothing but its norm
                 steps += [("model", (name, precision, "auto")) for precision in ("fp32", "fp16")]
             steps += [("model", (SHARED[1], precision, "gather")) for precision in ("fp32", "fp16")]
-            steps.append(("measure", (*SMALL, "builtin", "fp32")))
+            if options.expected:
+                for precision in ("fp16", "tf32", "fp32"):
+                    steps += [("network", (*size, precision, "auto")) for size in NETWORKS]
+                steps.append(("network", (*NETWORKS[1], "fp16", "grid")))
     return steps
 
 
@@ -278,9 +338,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--variants", nargs="*", choices=[*VARIANTS], help="default: all")
     parser.add_argument("--duration", type=float, default=0.6, help="seconds of timed inferences per engine")
     parser.add_argument("--budget", type=float, default=240.0, help="begins nothing after so many seconds")
+    parser.add_argument("--expect", type=Path, help="keeps there what onnxruntime makes of a ResNet-50, and ends")
+    parser.add_argument("--expected", type=Path, help="where --expect kept it: measures the ResNet-50 too")
+    parser.add_argument(
+        "--builtin",
+        action="store_true",
+        help="only TensorRT's own plugin beside the gathers: needs cublas",
+    )
     parser.add_argument("--smoke", action="store_true", help="tiny shapes")
     parser.add_argument("--out", type=Path, default=results.FOLDER / "deform_conv.json")
     options = parser.parse_args(arguments)
+    if options.expect:
+        return expect(options.expect)
     began = time.perf_counter()
     run = Run(options)
     for name, given in plan(options):
@@ -295,7 +364,7 @@ def main(arguments: list[str]) -> int:
                 "precision": str(given[-1]),
                 "error_text": f"{type(error).__name__}: {error}",
             }
-            row |= {"shape": [*given[0], given[1]]} if name == "measure" else {"model": given[0]}
+            row |= {"shape": [*given[0], given[1]]} if name == "measure" else {"model": str(given[0])}
             run._add(row)
         document(run.rows, options, time.perf_counter() - began)
     print(f"{len(run.rows)} rows in {time.perf_counter() - began:.0f} s: {options.out}")

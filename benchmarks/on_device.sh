@@ -51,7 +51,8 @@ if [ -f "$kit/env.sh" ]; then
 else
   python=python3
 fi
-$python -m pip install -q --no-deps --no-build-isolation --no-index -e . 2>&1 | tail -3
+$python -c "import onnx_rewrite" 2>/dev/null ||
+  $python -m pip install -q --no-deps --no-build-isolation --no-index -e . 2>&1 | tail -3
 $python - <<'P' || exit 1
 import onnx_rewrite, onnx, onnxruntime, cuda.core, cuda.bindings
 print("onnx", onnx.__version__, "onnxruntime", onnxruntime.__version__, "cuda-core", cuda.core.__version__,
