@@ -234,7 +234,7 @@ def _digest(plugin: Plugin) -> str:
     """Of all files that a library is made of: one of another version is not taken for it."""
     found = hashlib.sha256()
     for path in sorted([*plugin.folder.iterdir(), *(plugin.folder.parent / "common").iterdir()]):
-        if path.suffix in (".cu", ".cpp", ".h"):
+        if path.suffix in (".cu", ".cuh", ".cpp", ".h"):
             found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:12]
 
