@@ -40,6 +40,7 @@ class Plugin:
         summary: One line.
         folder: Where the sources are.
         sources: The files to compile.
+        runtime: Its description in Python, "MODULE:CLASS", where it can be compiled at run time instead.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Plugin:
     summary: str
     folder: Path
     sources: tuple[Path, ...]
+    runtime: str | None = None
 
 
 class PluginError(OnnxRewriteError):
@@ -64,7 +66,7 @@ def plugins() -> list[Plugin]:
         told: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
         folder = description.parent
         sources = tuple(folder / name for name in told["sources"])
-        found.append(Plugin(folder.name, told["op"], told["domain"], told["summary"], folder, sources))
+        found.append(Plugin(folder.name, told["op"], told["domain"], told["summary"], folder, sources, told.get("runtime")))
     return found
 
 
@@ -83,13 +85,18 @@ def named(names: Sequence[str]) -> list[Plugin]:
 
 def library(plugin: Plugin, major: int) -> Path:
     """Where the library of a plugin lies for a major version of TensorRT, once it is built."""
-    return folder() / f"libonnx_rewrite_{plugin.name}.trt{major}.{_digest(plugin)}.so"
+    return folder() / f"libonnx_rewrite_{plugin.name}.trt{major}.{digest(plugin)}.so"
 
 
 def folder() -> Path:
     """ONNX_REWRITE_PLUGINS, or a folder beside the kept engines."""
     own = os.environ.get("ONNX_REWRITE_PLUGINS")
     return Path(own) if own else cache.folder().parent / "plugins"
+
+
+def used(model: Any) -> list[Plugin]:
+    """The plugins whose operators a model has, a ModelProto."""
+    return [plugin for plugin in plugins() if any(_uses(graph, plugin) for graph in (model.graph, *model.functions))]
 
 
 def needed(model: Any, major: int) -> tuple[str, ...]:
@@ -99,13 +106,8 @@ def needed(model: Any, major: int) -> tuple[str, ...]:
         model: A ModelProto.
         major: Of TensorRT.
     """
-    found: list[str] = []
-    for plugin in plugins():
-        if any(_uses(graph, plugin) for graph in (model.graph, *model.functions)):
-            path = library(plugin, major)
-            if path.is_file():
-                found.append(str(path))
-    return tuple(found)
+    found = (library(plugin, major) for plugin in used(model))
+    return tuple(str(path) for path in found if path.is_file())
 
 
 def version_of(headers: Path) -> tuple[int, int, int]:
@@ -230,7 +232,7 @@ def _full(architecture: str) -> str:
     return "90a" if architecture == "90" else architecture
 
 
-def _digest(plugin: Plugin) -> str:
+def digest(plugin: Plugin) -> str:
     """Of all files that a library is made of: one of another version is not taken for it."""
     found = hashlib.sha256()
     for path in sorted([*plugin.folder.iterdir(), *(plugin.folder.parent / "common").iterdir()]):

@@ -11,7 +11,7 @@ from functools import cache as cache_of_functions
 from pathlib import Path
 from typing import Any
 
-from onnx_rewrite.engines import cache, plugins, trt_build
+from onnx_rewrite.engines import cache, plugin_supply, trt_build
 from onnx_rewrite.engines.cuda import Cuda, CudaError
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.protocol import Layer, Model, Profile, Timing, Unavailable, not_loaded
@@ -169,13 +169,13 @@ def made(
         UsageError: An option does not fit.
         EngineError: The library refuses the model, or there is not enough memory.
     """
-    own = plugins.needed(model.proto, int(str(trt.__version__).split(".")[0]))
-    options = replace(options, plugins=(*options.plugins, *own))
+    own = plugin_supply.supply(trt, model.proto)
+    options = replace(options, plugins=(*options.plugins, *own.libraries))
     cuda = Cuda()
     stack = contextlib.ExitStack()
     try:
         writer = stack.enter_context(trt_build.logging(trt, log))
-        where = (library, cuda.name, str(cuda.compute_capability), cuda.driver)
+        where = (library, cuda.name, str(cuda.compute_capability), cuda.driver, *own.names)
         name = cache.key(model, options.of_build(), profiles, *where)
         # A log or a file of timings that is asked for comes from building.
         kept = options.cache and log is None and (options.timing_cache is None or Path(options.timing_cache).is_file())
@@ -183,11 +183,19 @@ def made(
         if found is not None:
             data, notes = found
             trt_build.load_plugins(trt, writer.logger, options.plugins)
+            own.register(trt, writer.logger)
             words = tuple(notes.get("warnings", ()))
             built = trt_build.Built(data, float(notes["seconds"]), str(notes["precision"]), warnings=words)
         else:
             built = trt_build.build(
-                trt, writer, model, options, profiles, library=library, compute_capabilities=compute_capabilities
+                trt,
+                writer,
+                model,
+                options,
+                profiles,
+                library=library,
+                compute_capabilities=compute_capabilities,
+                own=own,
             )
             if options.cache:
                 noted = {"seconds": built.seconds, "precision": built.precision, "warnings": built.warnings}

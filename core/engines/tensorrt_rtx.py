@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from onnx_rewrite.engines import trt_build
+from onnx_rewrite.engines import plugin_supply, trt_build
 from onnx_rewrite.engines.cuda import Cuda, CudaError
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.precision import as_stated, stated
@@ -80,6 +80,8 @@ class TensorRTRTX:
         if here is not None:
             return made(trt, library, model, options, profiles or {}, log=self.log, compute_capabilities=(here,))
         target = self.compute_capability or DEFAULT
+        own = plugin_supply.supply(trt, model.proto)
+        options = replace(options, plugins=(*options.plugins, *own.libraries))
         with trt_build.logging(trt, self.log) as log:
             built = trt_build.build(
                 trt,
@@ -89,6 +91,7 @@ class TensorRTRTX:
                 profiles or {},
                 library="TensorRT-RTX",
                 compute_capabilities=tuple(target.split("+")),
+                own=own,
             )
         return AheadOfTimeEngine(
             data=built.data,

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import onnx
 
 from onnx_rewrite.engines.options import BuildOptions
+from onnx_rewrite.engines.plugin_supply import Supply
 from onnx_rewrite.engines.precision import stated
 from onnx_rewrite.engines.protocol import EngineError, Model, Profile
 from onnx_rewrite.engines.trt_warnings import condensed
@@ -257,6 +258,7 @@ def build(
     *,
     library: str,
     compute_capabilities: tuple[str, ...] = (),
+    own: Supply | None = None,
 ) -> Built:
     """Parses and builds.
 
@@ -268,6 +270,7 @@ def build(
         profiles: By input name; every dynamic input needs one.
         library: Its name and version, for messages.
         compute_capabilities: What to build ahead of time for; nothing: this machine's GPU.
+        own: The plugins of this package that the model uses; its libraries are among the options' already.
 
     Raises:
         UsageError: An option or a profile does not fit.
@@ -275,6 +278,8 @@ def build(
     """
     how = precision(trt.BuilderFlag, stated(model.proto), options.precision, library)
     load_plugins(trt, log.logger, options.plugins)
+    own = own or Supply()
+    own.register(trt, log.logger)
     proto = parsable(
         model,
         functions=knows_functions(trt),
@@ -290,7 +295,8 @@ def build(
     beside = None if model.folder is None else str(Path(model.folder) / "model.onnx")
     _check_handles(trt, proto, options)
     if not parser.parse(data, beside):
-        raise EngineError(f"{library} cannot parse the model:\n" + "\n".join(_refused(parser, proto)))
+        lines = _refused(parser, proto) + [f"  {operator}: {reason}" for operator, reason in own.lacking]
+        raise EngineError(f"{library} cannot parse the model:\n" + "\n".join(lines))
     config = builder.create_builder_config()
     _configure(trt, config, options, how, library)
     if compute_capabilities:

@@ -12,7 +12,7 @@ struct DeformConv2d {
     static constexpr char const* kNamespace = "onnx_rewrite";
     static constexpr int kFewest = 3, kMost = 5;
     // Pads are begins, then ends, height before width. tf32, for fp32 tensors: 1, factors are rounded to TF32, as they are in
-    // TensorRT's own convolutions by default; 0, fp32 throughout.
+    // TensorRT's own convolutions by default; 0, fp32's accuracy.
     static constexpr std::array<Field, 7> kFields = {{{"kernel_shape", 2, true}, {"strides", 2, false, 1}, {"pads", 4, false, 0},
         {"dilations", 2, false, 1}, {"group", 1, false, 1}, {"offset_group", 1, false, 1}, {"tf32", 1, false, 1}}};
     enum { kKernel = 0, kStrides = 2, kPads = 4, kDilations = 8, kGroup = 10, kOffsetGroup = 11, kTf32 = 12 };
@@ -90,13 +90,14 @@ struct DeformConv2d {
         return t.type == DataType::kFLOAT ? Type::kFloat : Type::kBFloat16;
     }
 
-    // NVIDIA_TF32_OVERRIDE=0 forbids TF32 in NVIDIA's libraries, and here.
+    // NVIDIA_TF32_OVERRIDE=0 forbids TF32 in NVIDIA's libraries, and here, three products of it among them.
     static Math math(Values const& v) {
         static bool const forbidden = [] {
             char const* const value = getenv("NVIDIA_TF32_OVERRIDE");
             return value && !strcmp(value, "0");
         }();
-        return v[kTf32] && !forbidden ? Math::kTF32 : Math::kExact;
+        if (forbidden) return Math::kFFMA;
+        return v[kTf32] ? Math::kTF32 : Math::kExact;
     }
 
     static size_t workspace(Values const& v, PluginTensorDesc const* in, int, PluginTensorDesc const& y) {

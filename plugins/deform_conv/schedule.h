@@ -187,7 +187,7 @@ inline Work work_of(DeformConv const& p, Type type, Math math, int tactic, Devic
 // The most workspace that `kAuto` can need for these sizes or smaller n, h, w, oh, ow.
 inline int64_t largest_workspace(DeformConv const& p, Type type, Math math) {
     int64_t most = 0;
-    for (int filter_tile : {64, 128, 256}) {
+    for (int filter_tile = 64; filter_tile <= 256; filter_tile *= 2) {
         Plan const plan = make_plan(p, element_of(type), filter_tile, copies_of(type, math, (int)Tactic::kTensor));
         if (!thin(plan) && plan.bytes > most) most = plan.bytes;
     }

@@ -46,15 +46,18 @@ def plugins(
 def _list(chosen: list[Any], *, as_json: bool) -> None:
     from rich.text import Text
 
+    from onnx_rewrite.engines import plugin_supply
     from onnx_rewrite.engines import plugins as shelf
     from onnx_rewrite.report import terminal
 
+    lacks = {plugin.name: plugin_supply.run_time_lack(plugin) for plugin in chosen}
     rows = [
         {
             "plugin": plugin.name,
             "op": f"{plugin.domain}::{plugin.op}",
             "summary": plugin.summary,
             "sources": str(plugin.folder),
+            "run_time": {"possible": lacks[plugin.name] is None, "reason": lacks[plugin.name]},
             "built": {
                 f"TensorRT {major}": str(path)
                 for major in range(8, 12)
@@ -67,10 +70,17 @@ def _list(chosen: list[Any], *, as_json: bool) -> None:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     console = printed.console()
-    table = terminal.table("plugin", "operator", "built for", "what it does", fold="what it does")
+    table = terminal.table("plugin", "operator", "built for", "at run time", "what it does", fold="what it does")
     for row in rows:
         built: Any = row["built"]
         table.add_row(
-            Text(str(row["plugin"])), Text(str(row["op"])), Text(", ".join(built) or "-"), Text(str(row["summary"]))
+            Text(str(row["plugin"])),
+            Text(str(row["op"])),
+            Text(", ".join(built) or "-"),
+            Text("-" if lacks[str(row["plugin"])] else "TensorRT 10, 11, RTX"),
+            Text(str(row["summary"])),
         )
     console.print(table)
+    for plugin in chosen:
+        if plugin.runtime is not None and lacks[plugin.name] is not None:
+            console.print(Text(f"{plugin.name}: {lacks[plugin.name]}"))
