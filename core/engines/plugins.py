@@ -66,7 +66,9 @@ def plugins() -> list[Plugin]:
         told: dict[str, Any] = json.loads(description.read_text(encoding="utf-8"))
         folder = description.parent
         sources = tuple(folder / name for name in told["sources"])
-        found.append(Plugin(folder.name, told["op"], told["domain"], told["summary"], folder, sources, told.get("runtime")))
+        found.append(
+            Plugin(folder.name, told["op"], told["domain"], told["summary"], folder, sources, told.get("runtime"))
+        )
     return found
 
 

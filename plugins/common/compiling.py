@@ -6,6 +6,7 @@ and the compiler's version.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -47,10 +48,8 @@ def headers() -> Path | None:
     finder = importlib.import_module("cuda.pathfinder")
     found = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
     places = [f"{home}/include" for home in found if home] + ["/usr/local/cuda/include"]
-    try:
+    with contextlib.suppress(Exception):  # a finder that does not know the name is none
         places.insert(0, finder.find_nvidia_header_directory("cudart") or "")
-    except Exception:  # a finder that does not know the name is none
-        pass
     return next((Path(place) for place in places if place and (Path(place) / "cuda_fp16.h").is_file()), None)
 
 

@@ -1,12 +1,18 @@
 // Compares every tactic with the direct kernel on small problems: a program without dependencies, for compute-sanitizer
 // and for machines without Python.   nvcc -std=c++17 check.cu kernel.cu -o check && ./check
+//
+//   check [TYPE [TACTIC]]        all problems; of one type (fp32, tf32, fp16, bf16), or one tactic too
+//   check tiny [TYPE [TACTIC]]   one problem of a few thread blocks that comes through every loop, for the slow tools
 #include "kernel.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include <iterator>
 #include <random>
 #include <vector>
 
@@ -31,6 +37,13 @@ DeformConv const kProblems[] = {
     {1, 256, 16, 18, 256, 16, 18, 5, 3, 1, 1, 2, 1, 1, 1, 1, 1},
 };
 
+// Three chunks of channels in fp16 and five in fp32, more taps than a table holds, filters that fill no tile.
+DeformConv const kTiny[] = {{1, 132, 5, 6, 70, 4, 5, 4, 3, 1, 1, 1, 0, 1, 1, 1, 1}};
+
+char const* wanted_type = nullptr;
+int wanted_tactic = -2;
+bool tiny = false;
+
 template <typename T> float to_float(T v) { return (float)v; }
 
 template <typename T> T* upload(std::vector<float> const& values) {
@@ -50,6 +63,7 @@ template <typename T> std::vector<float> download(T const* device, size_t count)
 }
 
 template <typename T> int check(Type type, Math math, double tolerance, char const* name) {
+    if (wanted_type && strcmp(wanted_type, name)) return 0;
     std::mt19937 random(7);
     std::normal_distribution<float> normal;
     auto draw = [&](size_t count, float scale) {
@@ -59,7 +73,8 @@ template <typename T> int check(Type type, Math math, double tolerance, char con
     };
     int failed = 0, ran = 0;
     double worst = 0;
-    for (DeformConv const& p : kProblems) {
+    for (DeformConv const& p : tiny ? std::vector<DeformConv>(std::begin(kTiny), std::end(kTiny))
+                                    : std::vector<DeformConv>(std::begin(kProblems), std::end(kProblems))) {
         size_t const taps = p.kh * p.kw, plane = p.oh * p.ow, out = (size_t)p.n * p.m * plane;
         T* const x = upload<T>(draw((size_t)p.n * p.c * p.h * p.w, 1.f));
         T* const weight = upload<T>(draw(p.m * (p.c / p.groups) * taps, 0.1f));
@@ -71,6 +86,7 @@ template <typename T> int check(Type type, Math math, double tolerance, char con
         must(deform_conv(p, type, math, (int)Tactic::kDirect, x, weight, offset, bias, mask, y, nullptr, 0), "direct");
         std::vector<float> const wanted = download(y, out);
         for (int tactic = (int)Tactic::kAuto; tactic < 9; ++tactic) {
+            if (wanted_tactic != -2 && tactic != wanted_tactic) continue;
             size_t const bytes = workspace_size(p, type, math, tactic);
             if (bytes == 0 && tactic != (int)Tactic::kAuto) continue;
             char* workspace = nullptr;
@@ -86,6 +102,7 @@ template <typename T> int check(Type type, Math math, double tolerance, char con
             }
             error = sqrt(error / norm);
             ++ran;
+            if (tiny) printf("%s tactic %d: relative error %.2g\n", name, tactic, error);
             if (error > worst) worst = error;
             if (!(error <= tolerance)) {
                 ++failed;
@@ -101,12 +118,14 @@ template <typename T> int check(Type type, Math math, double tolerance, char con
 
 }  // namespace
 
-int main(int count, char**) {
-    // With any argument: fp16 alone, for the slow tools.
-    if (count > 1) return check<__half>(Type::kHalf, Math::kExact, 2e-3, "fp16") ? 1 : 0;
+int main(int count, char** words) {
+    int at = 1;
+    if (at < count && !strcmp(words[at], "tiny")) tiny = true, ++at;
+    if (at < count) wanted_type = words[at++];
+    if (at < count) wanted_tactic = atoi(words[at++]);
     // The direct kernel rounds once, a tile rounds every sample too; TF32 has the eleven bits of fp16.
-    int failed = check<float>(Type::kFloat, Math::kExact, 3e-6, "fp32 exact");
-    failed += check<float>(Type::kFloat, Math::kTF32, 1e-3, "fp32 tf32");
+    int failed = check<float>(Type::kFloat, Math::kExact, 3e-6, "fp32");
+    failed += check<float>(Type::kFloat, Math::kTF32, 1e-3, "tf32");
     failed += check<__half>(Type::kHalf, Math::kExact, 2e-3, "fp16");
     failed += check<__nv_bfloat16>(Type::kBFloat16, Math::kExact, 8e-3, "bf16");
     return failed ? 1 : 0;

@@ -118,9 +118,10 @@ class DeformConv2d:
 
 
 def _sizes(values: Values, inputs: Sequence[Dims], output: Dims) -> Sizes:
-    x, kernel = inputs[0], values["kernel_shape"]
-    steps = *values["strides"], *values["pads"][:2], *values["dilations"]
-    return Sizes(*x, inputs[1][0], *output[2:], *kernel, *steps, values["group"][0], values["offset_group"][0])
+    (n, c, h, w), m, (oh, ow), (kh, kw) = inputs[0], inputs[1][0], output[2:], values["kernel_shape"]
+    strides, pads, dilations = values["strides"], values["pads"], values["dilations"]
+    steps = strides[0], strides[1], pads[0], pads[1], dilations[0], dilations[1]
+    return Sizes(n, c, h, w, m, oh, ow, kh, kw, *steps, values["group"][0], values["offset_group"][0])
 
 
 def _math(values: Values) -> int:

@@ -76,18 +76,17 @@ class Device:
 
 _SIZES = [field.name for field in fields(Sizes)]
 _OWN = (
-    ["taps", "ohw", "positions", "blocks_per_group", "block_channels", "chunk", "chunks", "channels", "pitch"]
-    + ["image_pixels", "filters", "filter_tile", "filter_tiles", "copies", "stages"]
-)  # fmt: skip
+    "taps ohw positions blocks_per_group block_channels chunk chunks channels pitch image_pixels "
+    "filters filter_tile filter_tiles copies stages"
+).split()
 
 
 class Plan(ctypes.Structure):
     """`Plan` of plan.h: the parameter of the kernels."""
 
-    _fields_ = (
-        [(name, ctypes.c_int) for name in _SIZES + _OWN]
-        + [(name, ctypes.c_int64) for name in ("weight_offset", "bytes")]
-    )  # fmt: skip
+    _fields_ = [(name, ctypes.c_int) for name in (*_SIZES, *_OWN)] + [
+        (name, ctypes.c_int64) for name in ("weight_offset", "bytes")
+    ]
 
 
 @dataclass(frozen=True)
