@@ -56,11 +56,14 @@ def expect(folder: Path) -> int:
 class Checks:
     """Runs checks one after the other and keeps what came of each."""
 
-    def __init__(self, budget: float) -> None:
+    def __init__(self, budget: float, out: Path, only: str) -> None:
         self.rows: list[dict[str, Any]] = []
         self.until = time.perf_counter() + budget
+        self.out, self.only = out, only
 
     def check(self, name: str, what: Callable[[], dict[str, Any]], *, needed: bool = True) -> None:
+        if self.only and not any(part in name for part in self.only.split(",")):
+            return
         if time.perf_counter() > self.until:
             self.rows.append({"check": name, "ok": None, "reason": "no time left"})
             return
@@ -72,10 +75,13 @@ class Checks:
         row["needed"] = needed
         row["seconds"] = round(time.perf_counter() - began, 1)
         self.rows.append(row)
+        self.out.write_text(json.dumps(self.rows, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(row), flush=True)
 
 
-def engines(folder: Path, libraries: list[str], out: Path, budget: float, sources: str) -> int:
+def engines(
+    folder: Path, libraries: list[str], out: Path, budget: float, sources: str, *, only: str, keep: Path | None
+) -> int:
     """Builds, compares and times."""
     import onnx
 
@@ -91,7 +97,7 @@ def engines(folder: Path, libraries: list[str], out: Path, budget: float, source
     common: dict[str, Any] = {"plugins": tuple(libraries), "level": 1, "cache": False}
     if sources:
         common["tactic_sources"] = tuple(sources.split(","))
-    checks = Checks(budget)
+    checks = Checks(budget, out, only)
 
     def built(model: onnx.ModelProto, profiles: Any = None, **options: Any) -> Any:
         return TensorRT(BuildOptions(**{**common, **options})).build(Model(model), profiles=profiles)
@@ -173,12 +179,28 @@ def engines(folder: Path, libraries: list[str], out: Path, budget: float, source
         engine.timings.clear()
         engine.burst(feed, 0.3, 10)
         whole = [t.phases.compute[1] - t.phases.compute[0] for t in engine.timings if t.phases]
-        slowest = sorted(((one.milliseconds or 0.0, one.name) for one in engine.profile(feed)), reverse=True)[:3]
+        slowest = sorted(((one.milliseconds or 0.0, one.name) for one in engine.profile(feed)), reverse=True)[:8]
         return {
             "engine_ms": round(statistics.median(whole), 4),
             "mean_abs_output": float(np.abs(y).mean()),
-            "layers": [[round(ms, 4), name[:40]] for ms, name in slowest],
+            "layers": [[round(ms, 4), name[:60]] for ms, name in slowest],
         }
+
+    def written() -> dict[str, Any]:
+        """An engine, its input and its output as files, for a program in another language."""
+        assert keep is not None
+        keep.mkdir(parents=True, exist_ok=True)
+        shape = FULL_SIZE["1x256x64x64"]
+        engine = built(models.layer(shape, 1), precision="fp16")
+        x = np.random.default_rng(2).standard_normal(shape[:4], dtype=np.float32)
+        y = np.ascontiguousarray(next(iter(engine.run({"x": x}).values())))
+        (keep / "layer.engine").write_bytes(engine.data)
+        (keep / "x.bin").write_bytes(x.tobytes())
+        (keep / "y.bin").write_bytes(y.tobytes())
+        return {"engine_bytes": engine.size, "dtype": str(y.dtype)}
+
+    if keep is not None:
+        checks.check("engine written", written)
 
     for name, shape in FULL_SIZE.items():
         for kind in ("fp16", "tf32"):
@@ -194,7 +216,6 @@ def engines(folder: Path, libraries: list[str], out: Path, budget: float, source
 
     for name, shape in FULL_SIZE.items():
         checks.check(f"time {name} built-in fp32", lambda shape=shape: timed(shape, "fp32", True), needed=False)
-    out.write_text(json.dumps(checks.rows, indent=1) + "\n", encoding="utf-8")
     print()
     for row in checks.rows:
         state = {True: "ok  ", False: "FAIL", None: "skip"}[row["ok"]]
@@ -210,6 +231,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--libraries", nargs="*", default=[], help="plugin libraries; else those that were built")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "deform_engine.json")
     parser.add_argument("--budget", type=float, default=300, help="seconds after which no check begins")
+    parser.add_argument("--only", default="", help="parts of names of checks, separated by commas")
+    parser.add_argument("--keep", type=Path, help="a folder for one engine with its input and output, as files")
     parser.add_argument("--sources", default="edge_mask_convolutions,jit_convolutions", help="tactic sources")
     args = parser.parse_args(arguments)
     if args.expect:
@@ -217,4 +240,4 @@ def main(arguments: list[str]) -> int:
     if not args.folder.is_dir():
         print(f"{args.folder} is not there: run with --expect first", file=sys.stderr)
         return 2
-    return engines(args.folder, args.libraries, args.out, args.budget, args.sources)
+    return engines(args.folder, args.libraries, args.out, args.budget, args.sources, only=args.only, keep=args.keep)

@@ -75,10 +75,23 @@ class Device:
 
 
 _SIZES = [field.name for field in fields(Sizes)]
-_OWN = (
-    "taps ohw positions blocks_per_group block_channels chunk chunks channels pitch image_pixels "
-    "filters filter_tile filter_tiles copies stages"
-).split()
+_OWN = [
+    "taps",
+    "ohw",
+    "positions",
+    "blocks_per_group",
+    "block_channels",
+    "chunk",
+    "chunks",
+    "channels",
+    "pitch",
+    "image_pixels",
+    "filters",
+    "filter_tile",
+    "filter_tiles",
+    "copies",
+    "stages",
+]
 
 
 class Plan(ctypes.Structure):
