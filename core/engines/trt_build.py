@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import onnx
 
+from onnx_rewrite.engines import plugins
 from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.plugin_supply import Supply
 from onnx_rewrite.engines.precision import stated
@@ -296,6 +297,9 @@ def build(
     _check_handles(trt, proto, options)
     if not parser.parse(data, beside):
         lines = _refused(parser, proto) + [f"  {operator}: {reason}" for operator, reason in own.lacking]
+        # What a plugin of ours has to say stands in the log, not in the parser's errors.
+        names = tuple(f"{plugin.op}: " for plugin in plugins.used(proto))
+        lines += dict.fromkeys(f"  {words}" for words in log.errors if names and words.startswith(names))
         raise EngineError(f"{library} cannot parse the model:\n" + "\n".join(lines))
     config = builder.create_builder_config()
     _configure(trt, config, options, how, library)

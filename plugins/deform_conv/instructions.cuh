@@ -138,6 +138,8 @@ template <int N>
 __device__ __forceinline__ void multiply_halves(
     float (&d)[N / 2], uint32_t (&high)[16], uint32_t (&low)[16], uint32_t tile, uint32_t tile_low, int) {
     keep(d);
+    keep(high);
+    keep(low);
     wgmma_fence();
     multiply<float, N, 0>(d, low, descriptor(tile));
 #pragma unroll
