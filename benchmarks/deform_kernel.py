@@ -20,7 +20,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "plugins" / "deform_conv"
-DIRECT, SIMT, TENSOR, WIDE = 0, 1, 2, 64
+DIRECT, SIMT, TENSOR, WIDE, PARTS = 0, 1, 2, 64, 128
 TILES = ["256x128", "128x128", "128x64", "128x64k2", "64x128", "64x64", "64x64k2"]
 
 # name: n, c, h, w, m, groups, offset groups; 3x3, stride 1, pad 1, with mask
@@ -461,6 +461,8 @@ def speed(
                 candidates += [TENSOR + i for i in range(len(TILES))]
             if way == "fp16" and every:
                 candidates += [TENSOR + WIDE + i for i in (0, 3)]
+            if way != "bf16" and every and flops < 5e9:
+                candidates += [TENSOR + PARTS * parts + i for i in (1, 3, 6) for parts in (2, 4, 8)]
             for tactic in candidates:
                 found = kernel.prepare(problem, way, tactic)
                 if found is not None:
@@ -482,7 +484,8 @@ def speed(
 def label(tactic: int) -> str:
     if tactic < TENSOR:
         return {-1: "auto", DIRECT: "direct", SIMT: "simt"}[tactic]
-    return ("wide " if tactic & WIDE else "") + TILES[(tactic & ~WIDE) - TENSOR]
+    parts = f" /{tactic // PARTS}" if tactic > PARTS else ""
+    return ("wide " if tactic & WIDE else "") + TILES[tactic % WIDE - TENSOR] + parts
 
 
 def main(arguments: list[str]) -> int:
@@ -527,6 +530,7 @@ def main(arguments: list[str]) -> int:
 
     if args.problems:
         every = [TENSOR + i for i in range(len(TILES))] + [TENSOR + WIDE]
+        every += [TENSOR + PARTS * parts + i for i in range(len(TILES)) for parts in (2, 3, 8)]
         correctness(kernel, args.problems, every, args.onnxruntime, keep("correctness"))
         print(f"correctness: {time.perf_counter() - began:.1f} s", flush=True)
     wanted = [name for name in SHAPES if not args.shapes or any(part in name for part in args.shapes.split(","))]

@@ -85,7 +85,10 @@ template <typename T> int check(Type type, Math math, double tolerance, char con
         must(cudaMalloc(&y, out * sizeof(T)), "cudaMalloc");
         must(deform_conv(p, type, math, (int)Tactic::kDirect, x, weight, offset, bias, mask, y, nullptr, 0), "direct");
         std::vector<float> const wanted = download(y, out);
-        for (int tactic = (int)Tactic::kAuto; tactic < 9; ++tactic) {
+        std::vector<int> tactics{-1, 0, 1};
+        for (int shape = 0; shape < 7; ++shape)  // each tile, and as shared by two and three blocks
+            for (int parts : {0, 2, 3}) tactics.push_back((int)Tactic::kTensor + shape + parts * 128);
+        for (int tactic : tactics) {
             if (wanted_tactic != -2 && tactic != wanted_tactic) continue;
             size_t const bytes = workspace_size(p, type, math, tactic);
             if (bytes == 0 && tactic != (int)Tactic::kAuto) continue;

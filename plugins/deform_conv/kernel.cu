@@ -52,21 +52,29 @@ struct Call {
         return cudaGetLastError();
     }
 
-    template <typename Kernel> cudaError_t launch(Kernel kernel, Launch const& l) const {
-        cudaError_t const error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, l.shared);
-        if (error) return error;
+    template <typename Kernel, typename... Arguments>
+    cudaError_t launch(Kernel kernel, Launch const& l, int parts, Arguments... arguments) const {
         cudaLaunchAttribute attribute{};
         attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
         attribute.val.programmaticStreamSerializationAllowed = 1;
         cudaLaunchConfig_t config{};
-        config.gridDim = dim3((unsigned)l.blocks);
+        config.gridDim = dim3((unsigned)l.blocks, parts);
         config.blockDim = dim3(l.threads);
         config.dynamicSmemBytes = l.shared;
         config.stream = stream;
         config.attrs = &attribute;
         config.numAttrs = overlap ? 1 : 0;
-        return cudaLaunchKernelEx(
-            &config, kernel, work.plan, l.first, static_cast<char const*>(workspace), offset, bias, mask, y);
+        return cudaLaunchKernelEx(&config, kernel, work.plan, arguments...);
+    }
+
+    template <typename Kernel> cudaError_t tile(Kernel kernel, Launch const& l) const {
+        cudaError_t const error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, l.shared);
+        if (error) return error;
+        return launch(kernel, l, l.parts, l.first, static_cast<char const*>(workspace), offset, bias, mask, y);
+    }
+
+    cudaError_t finish(Launch const& l) const {
+        return launch(finish_kernel<T>, l, 1, l.parts, static_cast<char const*>(workspace), bias, y);
     }
 
     template <bool kPacked, bool kSplit> cudaError_t tiles(Launch const& l) const {
@@ -74,7 +82,7 @@ struct Call {
 #define ONNX_REWRITE_LAUNCH(I, N, WM, WK, STAGES, TURN, ALONE) \
     case I: \
         if constexpr (!kSplit || comes_in_two_parts(N)) \
-            return launch(tensor_kernel<T, kPacked, kSplit, N, WM, WK, STAGES>, l); \
+            return tile(tensor_kernel<T, kPacked, kSplit, N, WM, WK, STAGES>, l); \
         break;
             ONNX_REWRITE_TILES(ONNX_REWRITE_LAUNCH)
 #undef ONNX_REWRITE_LAUNCH
@@ -98,8 +106,9 @@ struct Call {
             switch (l.kind) {
             case Kind::kDirect: error = direct(l); break;
             case Kind::kPrepare: error = work.tactic == (int)Tactic::kSimt ? prepare<false>(l) : prepare<true>(l); break;
-            case Kind::kSimt: error = launch(simt_kernel<T>, l); break;
+            case Kind::kSimt: error = tile(simt_kernel<T>, l); break;
             case Kind::kTensor: error = tensor(l); break;
+            case Kind::kFinish: error = finish(l); break;
             }
         }
         return error;

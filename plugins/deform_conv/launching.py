@@ -100,6 +100,8 @@ class Launcher:
             elif launch.kind == "prepare":
                 counts = ctypes.c_int(launch.image_blocks), ctypes.c_int(launch.frame_blocks)
                 values = [work.plan, *counts, x, weight, scratch]
+            elif launch.kind == "finish":
+                values = [work.plan, ctypes.c_int(launch.parts), scratch, bias, y]
             else:
                 values = [work.plan, ctypes.c_int(launch.first), scratch, offset, bias, mask, y]
             addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
@@ -132,9 +134,11 @@ class Launcher:
             self._check(driver.cuKernelSetAttribute(most, launch.shared, handle, gpu.number))
         config = driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = launch.blocks, 1, 1
+        if launch.kind == "tensor":
+            config.gridDimY = launch.parts
         config.blockDimX, config.blockDimY, config.blockDimZ = launch.threads, 1, 1
         config.sharedMemBytes = launch.shared
-        if launch.kind in ("simt", "tensor") and gpu.device.major >= 9:  # begins while `prepare` still runs
+        if launch.kind in ("simt", "tensor", "finish") and gpu.device.major >= 9:  # begins while `prepare` still runs
             attribute = driver.CUlaunchAttribute()
             attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
             attribute.value.programmaticStreamSerializationAllowed = 1

@@ -37,6 +37,7 @@ constexpr int kRowBytes = 128;   // of one stage: a row of the weight tile, a pi
 constexpr int kTapGroup = 9;     // taps whose sampling points are kept in shared memory at a time
 constexpr int kStrip = 16;       // output positions are numbered in strips of this width, so that a tile is a patch
 constexpr int kEntryBytes = 16;  // of one sampling point in shared memory
+constexpr int kPartialBytes = 8 << 20;  // at most, of sums that several blocks compute parts of
 
 ONNX_REWRITE_BOTH constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -51,7 +52,7 @@ struct Plan {
     int filters, filter_tile, filter_tiles;               // per group
     int copies;                                           // of the weights: 2 where each is a sum of two numbers
     int stages;                                           // per group
-    int64_t weight_offset, bytes;                         // where the weights begin in the workspace, and its size
+    int64_t weight_offset, partial_offset, bytes;         // where weights and partial sums begin in the workspace; its size
 };
 
 // FFMA's tiles.

@@ -10,7 +10,8 @@ enum class Type : int { kFloat = 0, kHalf = 1, kBFloat16 = 2 };
 enum class Math : int { kExact = 0, kTF32 = 1, kFFMA = 2 };
 
 // Which kernel runs. `kAuto` chooses by shape and GPU; a tactic that cannot run a problem gives cudaErrorNotSupported.
-// Tactics from `kTensor` on are tile shapes: kTensor + i is the i-th row of the table in plan.h.
+// Tactics from `kTensor` on are tile shapes: kTensor + i is the i-th row of the table in plan.h; schedule.h
+// says what may be added.
 enum class Tactic : int { kAuto = -1, kDirect = 0, kSimt = 1, kTensor = 2 };
 
 // Sizes of ONNX DeformConv. x [n, c, h, w], weight [m, c / groups, kh, kw], offset [n, offset_groups * kh * kw * 2, oh, ow],

@@ -24,6 +24,12 @@ AUTO, DIRECT, SIMT, TENSOR = -1, 0, 1, 2
 WIDE = 64
 """Added to a tactic: fp16 interpolates in fp32."""
 
+PARTS = 128
+"""Added to a tactic, times how many blocks share a tile's channels, if not one."""
+
+MOST_PARTS = 8
+PARTIAL_BYTES = 8 << 20
+
 SIMT_FILTERS = SIMT_POSITIONS = 128
 SIMT_THREADS = 256
 SIMT_SHARED = 32 * (SIMT_FILTERS + SIMT_POSITIONS) * 4 + TAP_GROUP * SIMT_POSITIONS * ENTRY_BYTES
@@ -98,7 +104,7 @@ class Plan(ctypes.Structure):
     """`Plan` of plan.h: the parameter of the kernels."""
 
     _fields_ = [(name, ctypes.c_int) for name in (*_SIZES, *_OWN)] + [
-        (name, ctypes.c_int64) for name in ("weight_offset", "bytes")
+        (name, ctypes.c_int64) for name in ("weight_offset", "partial_offset", "bytes")
     ]
 
 
@@ -147,7 +153,7 @@ class Launch:
     """One kernel and its blocks.
 
     Attributes:
-        kind: "direct", "prepare", "simt" or "tensor".
+        kind: "direct", "prepare", "simt", "tensor" or "finish".
         blocks: Of the grid.
         threads: Of a block.
         shared: Bytes of dynamic shared memory.
@@ -155,6 +161,7 @@ class Launch:
         first: Where the tile's positions begin.
         image_blocks: Of `prepare`: blocks that read the image.
         frame_blocks: Of `prepare`: blocks that write the frame.
+        parts: How many blocks share a tile.
     """
 
     kind: str
@@ -165,6 +172,7 @@ class Launch:
     first: int = 0
     image_blocks: int = 0
     frame_blocks: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,7 @@ def element_of(kind: int) -> int:
     return 4 if kind == FLOAT else 2
 
 
-def make_plan(p: Sizes, element: int, filter_tile: int, copies: int) -> Plan:
+def make_plan(p: Sizes, element: int, filter_tile: int, copies: int, parts: int = 1) -> Plan:
     """What the kernels derive from the sizes."""
     blocks = p.groups // gcd(p.groups, p.offset_groups) * p.offset_groups
     block_channels, chunk = p.c // blocks, ROW_BYTES // element
@@ -191,10 +199,11 @@ def make_plan(p: Sizes, element: int, filter_tile: int, copies: int) -> Plan:
     filter_tiles, taps = _up(filters, filter_tile), p.kh * p.kw
     stages = blocks // p.groups * chunks * taps
     weight_offset = _up(p.n * image_pixels * channels * element, 1024) * 1024
-    total = weight_offset + p.groups * filter_tiles * stages * filter_tile * copies * ROW_BYTES
+    partial_offset = weight_offset + p.groups * filter_tiles * stages * filter_tile * copies * ROW_BYTES
+    total = partial_offset + (parts * p.m * p.n * p.oh * p.ow * 4 if parts > 1 else 0)
     own = [taps, p.oh * p.ow, p.n * p.oh * p.ow, blocks // p.groups, block_channels, chunk, chunks, channels, pitch]
     own += [image_pixels, filters, filter_tile, filter_tiles, copies, stages]
-    return Plan(*(getattr(p, name) for name in _SIZES), *own, weight_offset, total)
+    return Plan(*(getattr(p, name) for name in _SIZES), *own, weight_offset, partial_offset, total)
 
 
 def work_of(p: Sizes, kind: int, math: int, tactic: int, device: Device, *, aligned: bool) -> Work:
@@ -211,7 +220,7 @@ def work_of(p: Sizes, kind: int, math: int, tactic: int, device: Device, *, alig
     element = element_of(kind)
     if tactic == AUTO:
         tactic = choose(p, kind, math, device)
-    plan = make_plan(p, element, _filter_tile_of(tactic), _copies_of(kind, math, tactic))
+    plan = make_plan(p, element, _filter_tile_of(tactic), _copies_of(kind, math, tactic), _parts_of(tactic))
     if not _runs(p, plan, kind, math, tactic, device):
         return Work(tactic, plan, ())
     found = tuple(_launches(p, plan, element, tactic, device, aligned=aligned))
@@ -232,13 +241,15 @@ def _launches(p: Sizes, plan: Plan, element: int, tactic: int, device: Device, *
     if tactic == SIMT:
         yield Launch("simt", _up(plan.positions, SIMT_POSITIONS) * columns, SIMT_THREADS, SIMT_SHARED)
         return
-    shape = (tactic & ~WIDE) - TENSOR
-    whole, rest_shape, _ = _schedule(plan, shape, device)
+    shape, parts = _shape_of(tactic), _parts_of(tactic)
+    whole, rest_shape, _ = _schedule(plan, shape, parts, device)
     shares = [(shape, 0, whole)] if rest_shape < 0 else [(shape, 0, whole), (rest_shape, whole, plan.positions - whole)]
     for number, first, count in shares:
         s = SHAPES[number]
         blocks = _up(count, s.positions) * columns * (plan.filter_tile // s.n)
-        yield Launch("tensor", blocks, s.threads(plan.copies), s.shared(plan.copies), number, first)
+        yield Launch("tensor", blocks, s.threads(plan.copies), s.shared(plan.copies), number, first, parts=parts)
+    if parts > 1:
+        yield Launch("finish", _up(p.m * plan.positions, 256), 256, parts=parts)
 
 
 def choose(p: Sizes, kind: int, math: int, device: Device) -> int:
@@ -250,10 +261,16 @@ def choose(p: Sizes, kind: int, math: int, device: Device) -> int:
     if device.major < 8 or (kind == FLOAT and math != TF32 and not (math == EXACT and _fast_tf32(device))):
         return SIMT
     copies = _copies_of(kind, math, TENSOR)
-    usable = [i for i in range(len(SHAPES)) if _fits(i, copies, device)]
-    if not usable:
-        return SIMT
-    return TENSOR + min(usable, key=lambda i: _schedule(make_plan(p, element, SHAPES[i].n, copies), i, device)[2])
+    best, least = SIMT, 0.0
+    for shape in range(len(SHAPES)):
+        for parts in range(1, MOST_PARTS + 1):
+            if not _fits(shape, copies, device) or not _shares(p, plan, parts):
+                break
+            tile = make_plan(p, element, SHAPES[shape].n, copies, parts)
+            time = _schedule(tile, shape, parts, device)[2]
+            if best == SIMT or time < least:
+                best, least = TENSOR + shape + (parts * PARTS if parts > 1 else 0), time
+    return best
 
 
 def largest_workspace(p: Sizes, kind: int, math: int) -> int:
@@ -262,20 +279,23 @@ def largest_workspace(p: Sizes, kind: int, math: int) -> int:
         return 0
     copies = _copies_of(kind, math, TENSOR)
     plans = [make_plan(p, element_of(kind), filter_tile, copies) for filter_tile in (64, 128, 256)]
-    return max((int(plan.bytes) for plan in plans if not _thin(plan)), default=0)
+    most = (int(plan.bytes) + (PARTIAL_BYTES if plan.chunks > 1 else 0) for plan in plans if not _thin(plan))
+    return max(most, default=0)
 
 
-def _schedule(plan: Plan, shape: int, device: Device) -> tuple[int, int, float]:
+def _schedule(plan: Plan, shape: int, parts: int, device: Device) -> tuple[int, int, float]:
     """Positions of the first shape, the shape of the rest or -1, and microseconds."""
+    stages = plan.stages // plan.chunks * _up(plan.chunks, parts)
 
     def turns(s: Shape, blocks: int) -> float:
-        return _up(plan.stages, s.wk) * (s.alone if blocks <= device.processors else s.turn) + 3.0
+        return _up(stages, s.wk) * (s.alone if blocks <= device.processors else s.turn) + 3.0
 
     s, columns = SHAPES[shape], plan.groups * plan.filter_tiles
-    blocks = _up(plan.positions, s.positions) * columns
+    blocks = _up(plan.positions, s.positions) * columns * parts
     waves = _up(blocks, device.processors)
-    best = (int(plan.positions), -1, waves * turns(s, blocks))
-    if waves < 2:
+    more = 4.0 + parts * plan.m * plan.positions * 8.0 / 3e6 if parts > 1 else 0.0
+    best = (int(plan.positions), -1, waves * turns(s, blocks) + more)
+    if waves < 2 or parts > 1:
         return best
     whole = (waves - 1) * device.processors // columns * s.positions
     if whole <= 0 or whole >= plan.positions:
@@ -300,8 +320,8 @@ def _runs(p: Sizes, plan: Plan, kind: int, math: int, tactic: int, device: Devic
         return device.shared >= SIMT_SHARED
     if tactic & WIDE and kind != HALF:
         return False
-    shape = (tactic & ~WIDE) - TENSOR
-    known = 0 <= shape < len(SHAPES)
+    shape = _shape_of(tactic)
+    known = 0 <= shape < len(SHAPES) and _shares(p, plan, _parts_of(tactic))
     return known and device.major >= 8 and _fits(shape, plan.copies, device) and (kind != FLOAT or math != FFMA)
 
 
@@ -322,7 +342,19 @@ def _fast_tf32(device: Device) -> bool:
 
 
 def _copies_of(kind: int, math: int, tactic: int) -> int:
-    return 2 if tactic >= TENSOR and kind == FLOAT and math == EXACT else 1
+    return 2 if _shape_of(tactic) >= 0 and kind == FLOAT and math == EXACT else 1
+
+
+def _shape_of(tactic: int) -> int:
+    return (tactic & (WIDE - 1)) - TENSOR
+
+
+def _parts_of(tactic: int) -> int:
+    return tactic // PARTS if tactic > PARTS else 1
+
+
+def _shares(p: Sizes, plan: Plan, parts: int) -> bool:
+    return parts <= plan.chunks and (parts == 1 or parts * p.m * plan.positions * 4 <= PARTIAL_BYTES)
 
 
 def _fits(shape: int, copies: int, device: Device) -> bool:
@@ -331,7 +363,7 @@ def _fits(shape: int, copies: int, device: Device) -> bool:
 
 
 def _filter_tile_of(tactic: int) -> int:
-    shape = (tactic & ~WIDE) - TENSOR
+    shape = _shape_of(tactic)
     return SHAPES[shape].n if 0 <= shape < len(SHAPES) else SIMT_FILTERS
 
 

@@ -20,6 +20,15 @@ __device__ __forceinline__ Column column_of(Plan const& plan, int tile_filters) 
         per_tile};
 }
 
+// Chunks of channels, from `first` on, of a thread block: where there are too few tiles for all multiprocessors, several
+// blocks share a tile's chunks, write their sums as they are, and `finish` adds them.
+struct Share { int first, count; };
+
+__device__ __forceinline__ Share share_of(Plan const& plan) {
+    int const first = (int)(blockIdx.y * plan.chunks / gridDim.y), end = (int)((blockIdx.y + 1) * plan.chunks / gridDim.y);
+    return {first, end - first};
+}
+
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 // Brings the weights of one tile, stage by stage, in the order in which they are used.
 template <int N, int WM, int WK, int STAGES, int COPIES>
@@ -29,11 +38,13 @@ __device__ __forceinline__ void produce(Plan const& plan, char* shared, char con
     uint64_t* const empty = full + STAGES;
     char const* from = workspace + column_of(plan, N).weights;
     int64_t const part_bytes = (int64_t)plan.filter_tile * kRowBytes, stage_bytes = part_bytes * COPIES;
+    Share const share = share_of(plan);
     int slot = 0, turn = 0;
     wait_for_last_kernel();
     for (int block = 0; block < plan.blocks_per_group; ++block) {
         for (int tap_group = 0; tap_group < plan.taps; tap_group += kTapGroup) {
-            int const segment = plan.chunks * min(kTapGroup, plan.taps - tap_group);
+            int const count = min(kTapGroup, plan.taps - tap_group), segment = share.count * count;
+            char const* const mine = from + share.first * count * stage_bytes;
             for (int i = 0; i < segment; i += WK) {
                 if (turn > 0) barrier_wait(empty + slot, (turn - 1) & 1);
                 copy_begin(full + slot, WK * S::kBytes, lane);
@@ -42,11 +53,11 @@ __device__ __forceinline__ void produce(Plan const& plan, char* shared, char con
 #pragma unroll
                     for (int c = 0; c < COPIES; ++c)
                         copy_tile(shared + (slot * WK + k) * S::kBytes + c * S::kPart,
-                            from + min(i + k, segment - 1) * stage_bytes + c * part_bytes, S::kPart, full + slot, lane);
+                            mine + min(i + k, segment - 1) * stage_bytes + c * part_bytes, S::kPart, full + slot, lane);
                 copy_end(full + slot);
                 if (++slot == STAGES) slot = 0, ++turn;
             }
-            from += segment * stage_bytes;
+            from += plan.chunks * count * stage_bytes;
         }
     }
 }
@@ -77,10 +88,11 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
     auto barrier = [] { asm volatile("bar.sync 1, %0;" ::"n"(S::kConsumers) : "memory"); };
     auto begin_segment = [&] {
         count = min(kTapGroup, plan.taps - tap_group);
-        segment = plan.chunks * count;
+        Share const share = share_of(plan);
+        segment = share.count * count;
         index = 0;
         tap = part;
-        chunk = 0;
+        chunk = share.first;
         while (tap >= count) tap -= count, ++chunk;
         int const offset_group
             = (int)((int64_t)(group * plan.blocks_per_group + block) * plan.block_channels / (p.c / p.offset_groups));
@@ -183,6 +195,8 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
     int const mine = thread % S::kPositions, number = first_position + mine;
     bool const real = number < plan.positions;
     Position const where = locate(plan, real ? number : 0);
+    float* const partial = reinterpret_cast<float*>(const_cast<char*>(workspace) + plan.partial_offset)
+        + (int64_t)blockIdx.y * p.m * plan.positions;
     T* const to = y + (int64_t)where.n * p.m * plan.ohw + (int64_t)where.y * p.ow + where.x;
 #pragma unroll
     for (int pass = 0; pass < N / 64; ++pass) {
@@ -203,8 +217,9 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
             int const end = min(64, plan.filters - first_filter - pass * 64);
             for (int f = thread / S::kPositions; f < end; f += S::kConsumers / S::kPositions) {
                 int const m = group * plan.filters + first_filter + pass * 64 + f;
-                float const value = sums[f * S::kSums + mine] + (bias ? to_float(bias[m]) : 0.f);
-                to[(int64_t)m * plan.ohw] = from_float<T>(value);
+                float const sum = sums[f * S::kSums + mine];
+                if (gridDim.y == 1) to[(int64_t)m * plan.ohw] = from_float<T>(sum + (bias ? to_float(bias[m]) : 0.f));
+                else partial[(int64_t)m * plan.positions + number] = sum;
             }
         }
     }
@@ -247,6 +262,22 @@ __global__ void __launch_bounds__(Tile<N, WM, WK, STAGES, kSplit ? 2 : 1>::kThre
         if (thread < S::kConsumers + 32) produce<N, WM, WK, STAGES, kSplit ? 2 : 1>(plan, shared, workspace, lane);
     }
 #endif
+}
+
+// Adds the parts of sums, and the bias: one thread per output.
+template <typename T>
+__global__ void __launch_bounds__(256) finish_kernel(__grid_constant__ Plan const plan, int parts,
+    char const* __restrict__ workspace, T const* __restrict__ bias, T* __restrict__ y) {
+    int64_t const i = blockIdx.x * (int64_t)256 + threadIdx.x, total = (int64_t)plan.p.m * plan.positions;
+    wait_for_last_kernel();
+    if (i >= total) return;
+    int const m = (int)(i / plan.positions), number = (int)(i - (int64_t)m * plan.positions);
+    float const* const partial = reinterpret_cast<float const*>(workspace + plan.partial_offset) + i;
+    float sum = 0.f;
+    for (int part = 0; part < parts; ++part) sum += partial[part * total];
+    Position const where = locate(plan, number);
+    y[((int64_t)where.n * plan.p.m + m) * plan.ohw + (int64_t)where.y * plan.p.ow + where.x]
+        = from_float<T>(sum + (bias ? to_float(bias[m]) : 0.f));
 }
 
 ONNX_REWRITE_LOCAL_END

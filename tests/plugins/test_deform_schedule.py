@@ -17,7 +17,7 @@ from onnx_rewrite.plugins.deform_conv import schedule
 from onnx_rewrite.plugins.deform_conv.schedule import Device, Plan, Sizes
 
 FOLDER = plugins.named(["deform_conv"])[0].folder
-KINDS = ["direct", "prepare", "simt", "tensor"]
+KINDS = ["direct", "prepare", "simt", "tensor", "finish"]
 DEVICES = [
     Device(9, 0, 132, 232448),
     Device(8, 0, 108, 166912),
@@ -40,8 +40,8 @@ extern "C" int work(int const* p, int type, int math, int tactic, int const* dev
     for (int i = 0; i < w.count; ++i) {
         Launch const& l = w.launches[i];
         long long const numbers[] = {(int)l.kind, l.blocks, l.threads, l.shared, l.shape, l.first, l.image_blocks,
-            l.frame_blocks};
-        memcpy(launches + 8 * i, numbers, sizeof numbers);
+            l.frame_blocks, l.parts};
+        memcpy(launches + 9 * i, numbers, sizeof numbers);
     }
     return w.count;
 }
@@ -80,7 +80,7 @@ def problems(draw: st.DrawFn) -> Sizes:
     problems(),
     st.integers(0, 2),
     st.integers(0, 2),
-    st.sampled_from([-1, -1, -1, 0, 1, *range(2, 10), 66, 70]),
+    st.sampled_from([-1, -1, -1, 0, 1, *range(2, 10), 66, 70, 2 + 256, 7 + 384, 3 + 64 + 512]),
     st.sampled_from(DEVICES),
     st.booleans(),
 )
@@ -89,12 +89,12 @@ def test_python_decides_what_the_library_decides(
     bridge: ctypes.CDLL, p: Sizes, kind: int, how: int, tactic: int, device: Device, aligned: bool
 ) -> None:
     sizes = (ctypes.c_int * 17)(*vars(p).values())
-    plan, launches, found = ctypes.create_string_buffer(ctypes.sizeof(Plan)), (ctypes.c_longlong * 32)(), ctypes.c_int()
+    plan, launches, found = ctypes.create_string_buffer(ctypes.sizeof(Plan)), (ctypes.c_longlong * 36)(), ctypes.c_int()
     gpu = (ctypes.c_int * 4)(*vars(device).values())
     count = bridge.work(sizes, kind, how, tactic, gpu, int(aligned), plan, launches, ctypes.byref(found))
     work = schedule.work_of(p, kind, how, tactic, device, aligned=aligned)
     assert found.value == work.tactic
-    assert [tuple(launches[8 * i : 8 * i + 8]) for i in range(max(count, 0))] == [
+    assert [tuple(launches[9 * i : 9 * i + 9]) for i in range(max(count, 0))] == [
         (
             KINDS.index(one.kind),
             one.blocks,
@@ -104,6 +104,7 @@ def test_python_decides_what_the_library_decides(
             one.first,
             one.image_blocks,
             one.frame_blocks,
+            one.parts,
         )
         for one in work.launches
     ]
