@@ -438,6 +438,8 @@ Usage: rewrite plugins [list] [NAME ...] [--json]
   -h, --help             this text
 
 nvcc is needed (on PATH, or in CUDA_HOME), and TensorRT's headers; no library.
+Without nvcc, TensorRT 10, 11 and TensorRT-RTX take those plugins of which the
+list says "at run time": pip install 'onnx-rewrite[compile]' is all.
 
 Exit status: 0 done; 2 bad usage, or no compiler, headers or success.
 

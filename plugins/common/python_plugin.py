@@ -134,6 +134,8 @@ def _plugin(trt: Any, description: Description) -> Any:
             for base in (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):
                 base.__init__(self)
             self.values = values
+            # TensorRT's bindings keep pointers into it, and no reference.
+            self.serialized, self.kept = _collection(trt, values)
             self.num_outputs = 1
             self.plugin_name = description.name
             self.plugin_version = description.version
@@ -195,7 +197,7 @@ def _plugin(trt: Any, description: Description) -> Any:
             return self.clone()
 
         def get_fields_to_serialize(self) -> Any:
-            return _collection(trt, self.values)
+            return self.serialized
 
     return Plugin
 
@@ -209,7 +211,8 @@ def _creator(trt: Any, description: Description, plugin: Any) -> Any:
             self.name = description.name
             self.plugin_version = description.version
             self.plugin_namespace = description.namespace
-            self.field_names = _collection(trt, {one.name: (0,) * one.count for one in description.fields})
+            self.names, self.kept = _collection(trt, {one.name: (0,) * one.count for one in description.fields})
+            self.field_names = self.names
 
         def create_plugin(self, name: str, field_collection: Any, phase: Any) -> Any:
             known = {field.name for field in description.fields}
@@ -229,11 +232,12 @@ def _creator(trt: Any, description: Description, plugin: Any) -> Any:
     return Creator()
 
 
-def _collection(trt: Any, values: Values) -> Any:
+def _collection(trt: Any, values: Values) -> tuple[Any, list[Any]]:
+    """Fields as TensorRT takes them, and what must live as long as they."""
     integer = trt.PluginFieldType.INT32
-    return trt.PluginFieldCollection(
-        [trt.PluginField(name, np.array(one, np.int32), integer) for name, one in values.items()]
-    )
+    arrays = [np.array(one, np.int32) for one in values.values()]
+    fields = [trt.PluginField(name, data, integer) for name, data in zip(values, arrays, strict=True)]
+    return trt.PluginFieldCollection(fields), [*arrays, *fields]
 
 
 def _size(expression: Any) -> int:

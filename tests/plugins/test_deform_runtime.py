@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -214,8 +215,10 @@ def build(model, profiles=None):
     try:
         engine = TensorRTRTX("SM89").build(Model(model), profiles=profiles)
     except EngineError as error:
-        return {"bytes": 0, "said": str(error), "layers": []}
-    return {"bytes": engine.size, "said": "", "layers": [layer.name for layer in engine.layers]}
+        return {"bytes": 0, "said": str(error), "layers": [], "kept": ""}
+    data = bytes(engine.data)
+    kept = data[data.rfind(b"kernel_shape"):][:400].hex()
+    return {"bytes": engine.size, "said": "", "layers": [layer.name for layer in engine.layers], "kept": kept}
 
 wrong = models.layer((1, 16, 8, 8, 16), 1)
 node = next(node for node in wrong.graph.node if node.op_type == "DeformConv2d")
@@ -257,6 +260,11 @@ def test_engines_take_it_by_themselves(tmp_path: Path) -> None:
     for name in ("static", "dynamic"):
         assert found[name]["bytes"] > 0, found[name]["said"]
     assert any("deform_conv2d" in layer for layer in found["static"]["layers"])
+    # The engine keeps the attributes as they are: TensorRT reads them when Python has returned.
+    kept = bytes.fromhex(found["dynamic"]["kept"])
+    for name, values in (("kernel_shape", (3, 3)), ("strides", (1, 1)), ("pads", (1, 1, 1, 1)), ("tf32", (0,))):
+        told = struct.pack(f"{len(values) + 1}i", len(values), *values)
+        assert told in kept[kept.index(name.encode()) :][:60], name
     assert found["wrong"]["bytes"] == 0
     assert "DeformConv2d: weight has 3 on axis 2, not 5" in found["wrong"]["said"]
     found = run(tmp_path)  # where the parser would end the process, it is said, and nothing happens
