@@ -13,6 +13,7 @@ NAMES = {
     "deform-conv": "ways to write a deformable convolution, as engines on a GPU",
     "deform-kernel": "the deformable convolution's kernel on a GPU: right, and how fast",
     "deform-roofline": "how far that kernel is from what an H100 could do, from a kept result",
+    "deform-split": "what fp32 loses as three products of TF32, emulated",
     "deform-engine": "the plugins inside TensorRT: right, and how fast",
     "kernels": "kernels of TensorRT-RTX engines of the tests' models, without a GPU",
     "mhsa": "attention: spellings on TensorRT, kernels of TensorRT-RTX, onnxruntime on the CPU",

@@ -26,3 +26,10 @@ def test_what_a_benchmark_imports_of_ours_is_there(path: Path) -> None:
         for name in node.names:
             if not hasattr(module, name.name):
                 importlib.import_module(f"{node.module}.{name.name}")
+
+
+def test_three_products_in_stages_keep_what_fp32_keeps() -> None:
+    """Why the kernel adds stages in fp32: in one chain, sums that tensor cores cut would lose an order of magnitude."""
+    split = importlib.import_module("benchmarks.deform_split")
+    found = split.errors(1152, rows=500)
+    assert found["stages"] < found["ffma"] < found["one chain"] / 5
