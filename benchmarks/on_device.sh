@@ -2,7 +2,7 @@
 # Measures TensorRT engines on a GPU machine: exports models, installs this package, tries every option of the engine
 # on a small model, then runs the matrix in order of importance until the time is up.
 #
-#   OUT=/tmp/out benchmarks/on_device.sh [SECONDS] [smoke|matrix|all] [KIT]
+#   OUT=/tmp/out benchmarks/on_device.sh [SECONDS] [smoke|matrix|all|attention] [KIT]
 #
 # SECONDS   for everything (default: 540)
 # KIT       a folder with env.sh that puts a Python 3.10 with TensorRT first (default: /opt/gpu-kit, where there is one)
@@ -10,6 +10,8 @@
 # ENGINE    what is measured (default: tensorrt with the tactic sources that need no cuBLAS)
 # PLAN      what the matrix measures, "MODEL:PASSES:PRECISION ..." (default: below)
 # MORE      further options of `python -m benchmarks tensorrt`
+#
+# "attention" measures `python -m benchmarks mhsa` alone, on every GPU: attention.txt, mhsa_tensorrt.json.
 #
 # The models are exported by the system's python3, which has torch; the rest runs in the kit's Python. A second run on
 # the same machine finds models, engines and rows of the first, and goes on.
@@ -28,7 +30,8 @@ left() { echo $((budget - SECONDS)); }
 # Whatever happens, what there is lies in $out when this ends: few files, for some machines hand back only a few.
 gather() {
   [ -s "$detail/tensorrt.json" ] && cp "$detail/tensorrt.json" "$out/"
-  for file in smoke.txt matrix.txt; do [ -s "$detail/$file" ] && cp "$detail/$file" "$out/"; done
+  [ -s "$detail/mhsa_tensorrt.json" ] && cp "$detail/mhsa_tensorrt.json" "$out/"
+  for file in smoke.txt matrix.txt attention.txt; do [ -s "$detail/$file" ] && cp "$detail/$file" "$out/"; done
   tar -C "$detail" -czf "$out/all.tar.gz" . 2>/dev/null
 }
 trap gather EXIT
@@ -38,7 +41,16 @@ nvidia-smi --query-gpu=name,driver_version,memory.used,memory.total --format=csv
 
 # The export needs processors, the smoke test few of them: they run side by side.
 exporter=
-if [ "$what" != smoke ]; then
+if [ "$what" = attention ]; then
+  # In the order in which they are wanted; what is there already is not exported again.
+  {
+    for batch in 8 1 32; do
+      timeout "$budget" python3 benchmarks/export_models.py "$models" --batch $batch --models vit_b_16 deit_tiny
+      timeout "$budget" python3 benchmarks/export_models.py "$models" --batch $batch --opset 12 --models bert bert_384 swin_t
+    done
+  } > "$detail/export.txt" 2>&1 &
+  exporter=$!
+elif [ "$what" != smoke ]; then
   # The system's own Python, before the kit hides it.
   timeout "$budget" python3 benchmarks/export_models.py "$models" \
     --models swin_t mobilenet_v2 resnet50 bert mobilenet_v2_minmax > "$detail/export.txt" 2>&1 &
@@ -135,6 +147,20 @@ matrix() {
   cat "$detail/matrix.txt"
 }
 
+attention() {
+  timeout -k 5 "$(($(left) - 3))" $python -m benchmarks mhsa --exports "$models" --work "$state/attention" \
+    --budget "$(($(left) - 10))" --out "$detail/mhsa_tensorrt.json" ${MORE:-} \
+    2> "$detail/attention-progress.txt" > "$detail/attention.txt"
+  cat "$detail/export.txt"
+  cut -c1-200 "$detail/attention-progress.txt" | tail -n 80
+  cat "$detail/attention.txt"
+}
+
+if [ "$what" = attention ]; then
+  attention
+  kill "$exporter" 2>/dev/null
+  exit 0
+fi
 [ "$what" = matrix ] || smoke 2>&1 | tee "$detail/smoke.txt"
 [ "$what" = smoke ] || matrix
 [ -z "$exporter" ] || kill "$exporter" 2>/dev/null

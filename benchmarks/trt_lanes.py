@@ -1,4 +1,4 @@
-"""Workers of `python -m benchmarks tensorrt`, one job at a time each, under a deadline."""
+"""Workers of `python -m benchmarks tensorrt` and `mhsa`, one job at a time each, under a deadline."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Worker:
         name: For its log.
         gpu: What CUDA_VISIBLE_DEVICES is set to; "" hides all; None leaves it.
         log: Where the process's messages go.
+        module: What it runs.
     """
 
-    def __init__(self, name: str, gpu: str | None, log: Path) -> None:
-        self.name, self._gpu, self._log = name, gpu, log
+    def __init__(self, name: str, gpu: str | None, log: Path, module: str = "benchmarks.trt_worker") -> None:
+        self.name, self._gpu, self._log, self._module = name, gpu, log, module
         self._process: subprocess.Popen[str] | None = None
         self._file: TextIO | None = None
 
@@ -71,7 +72,7 @@ class Worker:
                 environment["CUDA_VISIBLE_DEVICES"] = self._gpu
             self._file = self._log.open("a", encoding="utf-8")
             self._process = subprocess.Popen(
-                [sys.executable, "-X", "faulthandler", "-m", "benchmarks.trt_worker"],
+                [sys.executable, "-X", "faulthandler", "-m", self._module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._file,

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,11 +159,12 @@ def _arrays(path: Path) -> dict[str, Any] | None:
 JOBS = {"about": about, "prepare": prepare, "build": build, "measure": measure}
 
 
-def main() -> int:
+def serve(jobs: Mapping[str, Callable[[dict[str, Any]], Any]]) -> int:
+    """Does jobs, a line of JSON each, until there are no more."""
     for line in sys.stdin:
         job = json.loads(line)
         try:
-            found: dict[str, Any] = {"result": JOBS[job["job"]](job)}
+            found: dict[str, Any] = {"result": jobs[job["job"]](job)}
         except Exception as error:  # what one combination fails of must not cost the others
             traceback.print_exc()
             found = {"error": f"{type(error).__name__}: {error}"[:1500]}
@@ -171,4 +173,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(JOBS))

@@ -41,3 +41,21 @@ def test_the_matrix(tmp_path: Path) -> None:
     assert status == 0
     assert rows[0] == measured
     assert [row.get("error") for row in rows[1:]] == ["not measured: the time was up"] * 2
+
+
+def test_attention_on_two_gpus_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    folder = stub_driver.make(tmp_path)
+    asked = ["swin_t", "--micro", "--batch", "1", "--precision", "fp16", "--forms", "spelling", "--duration", "0.02"]
+    for budget in ("100", "0"):
+        command = [sys.executable, "-m", "benchmarks", "mhsa", *asked, "--budget", budget]
+        command += ["--work", str(folder / "work"), "--out", str(folder / "m.json"), "--processors", "1"]
+        environment = stub_driver.environment(
+            folder, CUDA_VISIBLE_DEVICES="0,1", ONNX_REWRITE_CACHE=str(folder / "cache")
+        )
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, cwd=MODELS.parents[1]
+        )
+        document = json.loads((folder / "m.json").read_text())
+        assert [row["variant"] for row in document["rows"]] == ["original", "spelling"], done.stderr
+        assert all(row["median"] > 0 and row["error_max"] < 1e-5 for row in document["rows"])
+        assert (done.returncode, document["machine"]["gpu"], document["machine"]["gpus"]) == (0, "Stub GPU", 2)

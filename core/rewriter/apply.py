@@ -115,7 +115,7 @@ class Applier:
             recording.reset(token)
         refuse_misplaced(match, builder.nodes, results)
         _refuse_itself(match, results)
-        if spelt_alike(match, builder, results):
+        if spelt_alike(match, builder, results) or rule.settled(match, builder.nodes):
             raise SpeltAlike("it is spelt so already", match.anchor)
         return results
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
+
+import onnx_ir as ir
 
 from onnx_rewrite.match import Match, Matcher
 from onnx_rewrite.pattern import trace
@@ -54,6 +56,14 @@ class Rule(abc.ABC):
         """
         del m
         return {}
+
+    def settled(self, m: Match, new: Sequence[ir.Node]) -> bool:
+        """Whether what stands there is as good as the replacement, whose nodes are `new`: then it is left.
+
+        For passes that prefer one spelling. What equals the replacement node by node is left in any case.
+        """
+        del m, new
+        return False
 
     @abc.abstractmethod
     def replace(self, m: Match) -> Any:

@@ -29,6 +29,7 @@ from onnx_rewrite.pattern.language import (
 from onnx_rewrite.testing.constants import Constants
 from onnx_rewrite.testing.draft import Array, Draft, Unfit, Value
 from onnx_rewrite.testing.inference import allowed, formal_input, schema_of, type_name
+from onnx_rewrite.testing.moving import Move, way_from, way_to
 from onnx_rewrite.testing.params import BEFORE_OPERANDS, FREE, REQUIRED, propose
 from onnx_rewrite.testing.surroundings import between
 from onnx_rewrite.testing.tape import Tape
@@ -103,8 +104,29 @@ class Emitter:
             return self._repeat(pattern, want)
         if isinstance(pattern, View):
             self._bound.setdefault(pattern.var.name, ())
-            return self._emit(pattern.inner, want)
+            return self._view(pattern, want)
         raise Unfit(f"a {type(pattern).__name__} cannot stand alone")
+
+    def _view(self, view: View, want: Want) -> Value:
+        if want.onto is not None or not self._tape.chance(60):
+            return self._emit(view.inner, want)
+        if want.shape is None:
+            value = self._emit(view.inner, want)
+            return self._moved(value, way_from(value.shape, want.ranks, self._tape))
+        before, moves = way_to(want.shape, self._tape)
+        return self._moved(self._emit(view.inner, want._replace(shape=before)), moves)
+
+    def _moved(self, value: Value, moves: Sequence[Move]) -> Value:
+        for op_type, params in moves:
+            inputs, own = [value], dict(params)
+            if op_type == "Gather":
+                inputs.append(self._constants.spelt(np.asarray(own.pop("at"), np.int64)))
+            elif op_type == "Expand":
+                inputs.append(self._constants.spelt(np.asarray(own.pop("to"), np.int64)))
+            schema_of(op_type, self._draft.opset, "")
+            given, attributes = self._spelt(op_type, own, [*inputs], self._draft.opset, "")
+            (value,) = self._draft.node(op_type, given, part=self._part, **attributes)
+        return value
 
     def _capture(self, var: Var, want: Want) -> Value:
         if var.name in self._bound:

@@ -8,9 +8,11 @@ replacements.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
+
+import onnx_ir as ir
 
 from onnx_rewrite.match import Match
 from onnx_rewrite.passes.mhsa import spelling
@@ -150,6 +152,9 @@ class Spelling(_InPlain):
 
     def check(self, m: Match) -> None:
         Plain(m, self.style)
+
+    def settled(self, m: Match, new: Sequence[ir.Node]) -> bool:
+        return Plain(m, self.style).stands(m, new)
 
     def replace(self, m: Match) -> Any:
         return Plain(m, self.style).write(m)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.dtypes import FLOATS, numpy_dtype
 from onnx_rewrite.analysis.layout import (
+    MOVERS,
     Axis,
     Digit,
     Layout,
@@ -25,6 +26,7 @@ from onnx_rewrite.analysis.layout import (
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight
 from onnx_rewrite.passes.mhsa.scores import MOVES, Divided, Runs, number_of, refined, terms_of
+from onnx_rewrite.passes.mhsa.spelling import MOST_MOVES
 
 
 def meaning(m: Match) -> Attention:
@@ -83,10 +85,14 @@ def meaning(m: Match) -> Attention:
 def _refuse_poisoned(m: Match, value: ir.Value) -> None:
     """Raises Refused where a value is infinite or NaN by its making: what was made of it is nobody's wish."""
     node = value.producer()
+    for _ in range(MOST_MOVES):
+        if node is None or node.op_type not in MOVERS or not node.inputs or node.inputs[0] is None:
+            break
+        node = node.inputs[0].producer()
     if node is not None and node.op_type in ("Div", "Mul"):
-        number = m.scope.constants.scalar(node.inputs[1])
-        if number is not None and (not np.isfinite(number) or (number == 0 and node.op_type == "Div")):
-            raise Refused(f"{node.op_type} '{node.name}' gives no finite numbers", node)
+        for number in map(m.scope.constants.scalar, node.inputs):
+            if number is not None and (not np.isfinite(number) or (number == 0 and node.op_type == "Div")):
+                raise Refused(f"{node.op_type} '{node.name}' gives no finite numbers", node)
 
 
 def _sizes(value: ir.Value) -> tuple[Size, ...]:

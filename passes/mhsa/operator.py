@@ -13,7 +13,7 @@ from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
 from onnx_rewrite.passes.mhsa.block import Projections, projections
 from onnx_rewrite.passes.mhsa.meaning import meaning, numpy_of
 from onnx_rewrite.passes.mhsa.operands import Operand, axes3, axes4, made, merge, see, seen, seen_nodes, shared
-from onnx_rewrite.passes.mhsa.terms import array_of, check_terms, endless, gained, last_axes, low, mask
+from onnx_rewrite.passes.mhsa.terms import array_of, check_terms, endless, gained, last_axes, low, mask, nowhere
 from onnx_rewrite.pattern import op
 
 
@@ -152,8 +152,7 @@ def attention_operator(m: Match, form: Form, packed: Projections | None = None) 
     finite = np.maximum(total, lowest) if isinstance(total, np.ndarray) else op.Max(total, lowest)
     result = op.Attention(q, k, v, finite, **params)
     # A row that is minus infinity throughout gave NaN, which was made 0.
-    nowhere = op.IsInf(op.ReduceMax(total, axes=[-1], keepdims=1), detect_negative=1, detect_positive=0)
-    return form.merge.applied(op.Where(nowhere, np.asarray(0, dtype), result))
+    return form.merge.applied(op.Where(nowhere(total, dtype), np.asarray(0, dtype), result))
 
 
 def refuse_unfused(m: Match, form: Form) -> None:

@@ -6,17 +6,20 @@ What the way is makes a difference only to a compiler that looks for certain pat
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import onnx_ir as ir
 
 from onnx_rewrite.analysis.layout import Axis
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
 from onnx_rewrite.passes.mhsa.meaning import meaning, numpy_of
 from onnx_rewrite.passes.mhsa.operands import Operand, axes4, made, merge, see, seen
-from onnx_rewrite.passes.mhsa.terms import check_terms, endless, gained, low, mask, parted, plainly
+from onnx_rewrite.passes.mhsa.terms import check_terms, endless, gained, low, mask, nowhere, parted, plainly
 from onnx_rewrite.pattern import op
 
 Scaled = Literal["scores", "q", "k", "both"]
@@ -42,6 +45,10 @@ class Style:
     keys: Keys = "once"
     mask: Masked = "merged"
     packed: Packed = "split"
+
+
+_MOVES = ("Reshape", "Transpose")
+_CHOICES = ("Flatten", "Gather", "Slice", "Split", "Squeeze", "Unsqueeze", "Expand")
 
 
 class Plain:
@@ -103,11 +110,33 @@ class Plain:
         q, k, v = made(self.operands, ways, attention, stacked=style.packed == "stacked")
         return gained(m, attention, q), k, v
 
-    def finished(self, context: Any, nowhere: Any) -> Any:
-        """Records what makes the result; rows `nowhere` are 0."""
-        if nowhere is not None:
-            context = op.Where(nowhere, np.asarray(0, self.attention.dtype.numpy()), context)
+    def finished(self, context: Any, empty: Any) -> Any:
+        """Records what makes the result; rows that are `empty` are 0."""
+        if empty is not None:
+            context = op.Where(empty, np.asarray(0, self.attention.dtype.numpy()), context)
         return self.merge.applied(context)
+
+    def stands(self, m: Match, new: Sequence[ir.Node]) -> bool:
+        """Whether it is spelt so already, and moves elements in no more nodes than the new ones would.
+
+        Operands whose arrangement cannot be told from afar would else be rearranged once more in every run.
+        """
+        found, style = self.attention, self.style
+        scaled = {"scores": "", "q": "q", "k": "k", "both": "qk"}[style.scale] if self.scale != 1 else ""
+        absorbed = "".join(n for n, o in zip("qk", self.operands, strict=False) if o.sight.absorbed != 1)
+        if absorbed != scaled or m.q_divisor is not None or m.k_divisor is not None:
+            return False
+        logits = ["Mul"] * (style.scale == "scores" and found.scale != 1)
+        logits += ["Cast"] * (found.softmax_dtype != found.dtype)
+        logits += ["Add"] * (len(found.terms) if style.mask == "apart" else min(1, len(found.terms)))
+        weights = ["Cast"] * (found.softmax_dtype != found.dtype)
+        if [n.op_type for n in m.logits] != logits or [n.op_type for n in m.weights] != weights or found.gains:
+            return False
+        old = Counter(node.op_type for node in m.nodes)
+        made = Counter(node.op_type for node in new)
+        if any(old[one] != made[one] for one in _CHOICES):
+            return False
+        return sum(old[one] for one in _MOVES) <= sum(made[one] for one in _MOVES)
 
     def write(self, m: Match) -> Any:
         """Records it."""
@@ -127,13 +156,13 @@ class Plain:
         wide = attention.softmax_dtype != attention.dtype
         if wide:
             scores = op.Cast(scores, to=attention.softmax_dtype)
-        total, nowhere = self.masked(m)
+        total, empty = self.masked(m)
         for one in total:
             scores = op.Add(scores, one)
         weights = op.Softmax(scores, axis=-1)
         if wide:
             weights = op.Cast(weights, to=attention.dtype)
-        return self.finished(op.MatMul(weights, v), nowhere)
+        return self.finished(op.MatMul(weights, v), empty)
 
     def masked(self, m: Match) -> tuple[list[Any], Any]:
         """What is added to the scores, and where a row is minus infinity throughout, if that matters."""
@@ -150,8 +179,7 @@ class Plain:
         dtype = numpy_of(m, attention.softmax_dtype)
         lowest = np.asarray(low(dtype), dtype)
         finite = np.maximum(total, lowest) if isinstance(total, np.ndarray) else op.Max(total, lowest)
-        nowhere = op.IsInf(op.ReduceMax(total, axes=[-1], keepdims=1), detect_negative=1, detect_positive=0)
-        return [self._flat(finite)], self._flat(nowhere)
+        return [self._flat(finite)], self._flat(nowhere(total, dtype))
 
     def _flat(self, total: Any) -> Any:
         """A mask of rank 4 for scores of rank 3."""

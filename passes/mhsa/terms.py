@@ -142,6 +142,13 @@ def low(dtype: np.dtype[Any]) -> float:
     return LOW_IN_HALF if dtype == np.float16 else LOW
 
 
+def nowhere(total: Any, dtype: np.dtype[Any]) -> Any:
+    """Records where a row of a mask is minus infinity throughout, [..., queries, 1]."""
+    # IsInf takes no 16-bit floats below opset 20.
+    lowest = np.finfo(dtype).min if dtype != "bfloat16" else np.float32(-3.3895314e38)
+    return op.Less(op.ReduceMax(total, axes=[-1], keepdims=1), np.asarray(lowest, dtype))
+
+
 def tame(m: Match, value: ir.Value | None) -> bool:
     """Whether a value is no mask: a table of numbers, looked up, that are not very low."""
     while value is not None:
