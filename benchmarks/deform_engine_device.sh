@@ -33,7 +33,8 @@ echo "prepared in $SECONDS s"
 # Before the kit hides the system's libraries.
 toolkit=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")
 . "$kit/env.sh"
-python3.10 -m pip install -q --no-deps --no-build-isolation --no-index -e . 2>&1 | tail -3
+python3.10 -c "import onnx_rewrite" 2>/dev/null ||
+  python3.10 -m pip install -q --no-deps --no-build-isolation --no-index -e . 2>&1 | tail -3
 python3.10 -m benchmarks deform-engine "$work/expect" --libraries "${libraries[@]}" --only "${ONLY:-}" --keep "$work/kept" \
   --budget "${BUDGET:-200}" --out "$out/deform_engine.json" 2>&1 | tee "$out/deform_engine.txt"
 
