@@ -112,5 +112,3 @@ _WAYS: tuple[Callable[[Shape, Tape], Way], ...] = (
     _joined,
     _cut,
 )
-
-

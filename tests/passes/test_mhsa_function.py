@@ -15,6 +15,7 @@ from onnx_rewrite.testing import PassTestSuite
 from .attention_recipe import attention
 from .building import fires, is_left, node, ops
 from .test_mhsa import SOME, made, named
+
 NAN_AMONG_WEIGHTS = "NaN among the weights that the model makes 0 stays; the pass says so of each such site"
 
 MODELS = Path(__file__).parents[1] / "models"
