@@ -160,8 +160,24 @@ def refuse_unfused(m: Match, form: Form) -> None:
 
     The numbers are in mhsa.md.
     """
-    if any(array_of(m, term) is None for term in form.attention.terms):
+    if any(array_of(m, term) is None and fed(term.value) for term in form.attention.terms):
         raise Refused("the mask is computed: TensorRT fuses the products with it, and Attention without", m.softmax)
+
+
+def fed(value: ir.Value) -> bool:
+    """Whether a value depends on what the graph is fed, sizes apart: an engine computes what does not when it is built."""
+    waiting, known = [value], {value}
+    while waiting:
+        one = waiting.pop()
+        node = one.producer()
+        if node is None:
+            if one.const_value is None:
+                return True
+        elif node.op_type not in ("Shape", "Size"):
+            new = [v for v in node.inputs if v is not None and v not in known]
+            known.update(new)
+            waiting += new
+    return False
 
 
 def widened(attention: Attention, total: Any, q: Any, rank: int) -> Any:
