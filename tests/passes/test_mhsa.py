@@ -236,6 +236,12 @@ def test_tensorrt_gets_the_operator_where_that_is_fewer_kernels() -> None:
     fires(computed, "mhsa:form=attention", target="tensorrt-rtx")
 
 
+def test_a_mask_computed_of_constants_is_no_computed_mask() -> None:
+    """Of swin's shifted windows: TensorRT computes it when it builds."""
+    result = rw.rewrite(MODELS / "swin_legacy_op12.onnx", "mhsa", target="tensorrt-rtx", verify="off")
+    assert result.report.applied == 4
+
+
 def test_levels() -> None:
     for level, kept in (("core", "Transpose"), ("heads", "MatMul"), ("block", "Split")):
         result = fires(made("as it is"), f"mhsa:level={level}")
