@@ -165,7 +165,7 @@ def refuse_unfused(m: Match, form: Form) -> None:
 
 
 def fed(value: ir.Value) -> bool:
-    """Whether a value depends on what the graph is fed, sizes apart: an engine computes what does not when it is built."""
+    """Whether a value depends on what the graph is fed, sizes apart; an engine is built with what does not."""
     waiting, known = [value], {value}
     while waiting:
         one = waiting.pop()
