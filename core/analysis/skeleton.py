@@ -65,6 +65,7 @@ class Skeleton:
         self._attributes = attributes
         self.opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in opsets.items()}
         self._version = self.opsets.get("", 0)
+        self._parameters = 0
         self._moved: dict[str, dict[str, int | None]] = {}
         if OLDEST_MODERNISED <= self._version < MODERN:
             self._moved = _MOVED
@@ -158,7 +159,7 @@ class Skeleton:
                 self._describe(graph.value_info, name, value)
         if not opaque:
             if self._moved and not node.domain:
-                self._modernise(proto)
+                self._modernise(proto, graph)
             graph.node.append(proto)
 
     def _stand_in(
@@ -176,7 +177,7 @@ class Skeleton:
             self._describe(graph.value_info, output, node.outputs[0])
         graph.node.append(onnx.helper.make_node(op_type, inputs, [output], **attributes))
 
-    def _modernise(self, node: onnx.NodeProto) -> None:
+    def _modernise(self, node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
         moved = self._moved.get(node.op_type, {})
         for attribute in [a for a in node.attribute if a.name in moved]:
             index = moved[attribute.name]
@@ -184,8 +185,10 @@ class Skeleton:
                 value = onnx.helper.get_attribute_value(attribute)
                 array = np.atleast_1d(np.asarray(value, np.float32 if attribute.name == "scales" else np.int64))
                 node.input.extend([""] * (index + 1 - len(node.input)))
-                node.input[index] = f"p{len(self.proto.initializer)}"
-                self.proto.initializer.append(onnx.numpy_helper.from_array(array, node.input[index]))
+                node.input[index] = f"p{self._parameters}"
+                self._parameters += 1
+                # In the graph in which the node stands, for inference looks nowhere else.
+                graph.initializer.append(onnx.numpy_helper.from_array(array, node.input[index]))
             node.attribute.remove(attribute)
         if node.op_type == "Upsample" or (node.op_type == "Resize" and self._version == 10):
             node.op_type = "Resize"
