@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.foreign import alike
 from onnx_rewrite.custom import known_types
+from onnx_rewrite.model.messages import write_attribute
 from onnx_rewrite.model.nodes import tensor_in
 
 # Shapes, axes and pads decide shapes; so do the scales of a Resize. Larger tensors are weights.
@@ -139,9 +140,9 @@ class Skeleton:
                 if given is None:
                     opaque = True
                     continue
-                copy = ir.serde.serialize_attribute(given)
+                copy = proto.attribute.add()
+                write_attribute(copy, given)
                 copy.name = attribute.name
-                proto.attribute.append(copy)
             elif attribute.type == ir.AttributeType.GRAPH:
                 body = proto.attribute.add(name=attribute.name, type=onnx.AttributeProto.GRAPH)
                 body.g.name = "b"
@@ -151,7 +152,7 @@ class Skeleton:
                 for inner in attribute.as_graphs():
                     self._write(inner, many.graphs.add(name="b"))
             else:
-                proto.attribute.append(ir.serde.serialize_attribute(attribute))
+                write_attribute(proto.attribute.add(), attribute)
         for value in node.outputs:
             name = "" if value.name == "" else self._new(value)
             proto.output.append(name)
