@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import re
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,6 +21,7 @@ from rich.table import Table
 
 from benchmarks import results
 
+DOCS = Path(__file__).parents[1] / "docs" / "testing.md"
 PASSES = ("clip", "bn", "ln")
 SEEDS = (11, 31)
 
@@ -68,7 +71,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--examples", type=int, default=10_000, help="per property")
     parser.add_argument("--no-save", action="store_true", help="write no JSON")
+    parser.add_argument(
+        "--write", action="store_true", help="the table of docs/testing.md from the kept results, alone"
+    )
     options = parser.parse_args(arguments)
+    if options.write:
+        write()
+        return 0
     rows: list[dict[str, Any]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -89,3 +98,35 @@ def _save(row: dict[str, Any]) -> None:
     known = json.loads(path.read_text())["rows"] if path.exists() else []
     others = [r for r in known if (r["pass"], r["seed"]) != (row["pass"], row["seed"])]
     results.save("kit-holds", sorted([*others, row], key=lambda r: (r["pass"], r["seed"])))
+
+
+def kept() -> list[dict[str, Any]]:
+    """The rows of the file."""
+    return json.loads((results.FOLDER / "kit-holds.json").read_text())["rows"]
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/testing.md."""
+    lines = [
+        "| pass | seed | examples of each property | date | holds | undetermined, explained, not run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        judge, rounding = (row["properties"][f"equivalent_by_{name}"] for name in ("the_judge", "rounding"))
+        undetermined = judge.get("undetermined in part", 0), rounding.get("compared, undetermined in part", 0)
+        told = f"{undetermined[0]} and {undetermined[1]}, {judge.get('explained by rounding', 0)}, "
+        told += f"{rounding.get('does not run', 0)}"
+        holds = f"all {len(row['properties'])}" if row["holds"] else f"not: {', '.join(row['broken'])}"
+        lines.append(
+            f"| {row['pass']} | {row['seed']} | {row['examples']:,} | {row['date']} | {holds} | {told} of "
+            f"{sum(judge.values()) - judge['examples']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def write() -> None:
+    """Puts the table where it stands in the page."""
+    text = DOCS.read_text(encoding="utf-8")
+    table = f"<!-- holds -->\n{page(kept())}\n<!-- end of holds -->"
+    text = re.sub(r"<!-- holds -->\n.*?<!-- end of holds -->", lambda _: table, text, flags=re.DOTALL)
+    DOCS.write_text(text, encoding="utf-8")

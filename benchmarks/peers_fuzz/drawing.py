@@ -213,9 +213,7 @@ class Graphs:
         model, rule = rules.draw(np.random.default_rng((self._seed, number)))
         return Drawn(model, "graph", "instance", (rule["text"],), rule)
 
-    def _one(
-        self, data: bytes, shape: bytes, kind: str, of: int | None, first: int, read: type[Tape]
-    ) -> Drawn | None:
+    def _one(self, data: bytes, shape: bytes, kind: str, of: int | None, first: int, read: type[Tape]) -> Drawn | None:
         names = list(MUTATIONS)
         mutations = {name: MUTATIONS[name] for name in (*names[first:], *names[:first])}
         for variant in range(VARIANTS):

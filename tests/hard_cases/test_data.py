@@ -238,6 +238,29 @@ def test_sparse_initializers_are_kept() -> None:
     fires(model("a = Max(x, s) y = Min(a, hi)", {"s": np.float32(-2)}, x="2,3"), "clip")
 
 
+def test_a_sparse_constant_is_a_constant() -> None:
+    """A Constant of sparse_value is matched on, judged, and does not stop the inference of types that nobody states."""
+    made = model(f"n = Neg(x) c = Identity(s) v = Add(n, c) {BOUND}", {"s": f32(3)}, x="2,3")
+    (dense,) = (t for t in made.graph.initializer if t.name == "s")
+    made.graph.initializer.remove(dense)
+    values, places = numpy_helper.from_array(f32(2), "values"), numpy_helper.from_array(np.asarray([0, 2]), "places")
+    made.graph.node.insert(
+        0, helper.make_node("Constant", [], ["s"], sparse_value=helper.make_sparse_tensor(values, places, [3]))
+    )
+    proto = fires(made, "clip")
+    assert proto.graph.node[0] == made.graph.node[0]
+    # In the place of a bound: of shape [1], and 0 where nothing is stored.
+    bound = helper.make_sparse_tensor(numpy_helper.from_array(np.asarray([2], np.float32), "v2"), places, [1])
+    bound.indices.CopyFrom(numpy_helper.from_array(np.asarray([0]), "p2"))
+    node_ = helper.make_node("Constant", [], ["s"], sparse_value=bound)
+    none = {"s": f32(1), "none": np.zeros(0, np.int64)}
+    scalar = model("a = Max(x, lo) b = Reshape(s, none) y = Min(a, b)", none, x="2,3")
+    for tensor in [t for t in scalar.graph.initializer if t.name == "s"]:
+        scalar.graph.initializer.remove(tensor)
+    scalar.graph.node.insert(0, node_)
+    assert [o.name for o in fires(scalar, "clip").graph.output] == ["y"]
+
+
 def with_training(needed: str) -> onnx.ModelProto:
     made = model(f"v = Mul(x, w) {BOUND}", {"w": f32(2, 3)}, x="2,3")
     training = made.training_info.add()

@@ -136,7 +136,9 @@ def captured(graph: Any) -> set[str]:
     """The names that a graph reads and does not hold."""
     bodies = [a.g for n in graph.node for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
     read = {name for n in graph.node for name in n.input if name} | {o.name for o in graph.output}
-    held = {i.name for i in graph.input} | {t.name for t in graph.initializer} | {o for n in graph.node for o in n.output}
+    held = (
+        {i.name for i in graph.input} | {t.name for t in graph.initializer} | {o for n in graph.node for o in n.output}
+    )
     return read.union(*map(captured, bodies)) - held
 
 
