@@ -10,6 +10,7 @@ NAMES = {
     "memory": "3.2 GB of external weights",
     "tensorrt": "engines before and after passes, on a GPU",
     "kit": "examples a second of the testing kit",
+    "kit-holds": "every property of our passes on 10,000 drawn examples",
     "deform-conv": "ways to write a deformable convolution, as engines on a GPU",
     "deform-kernel": "the deformable convolution's kernel on a GPU: right, and how fast",
     "deform-roofline": "how far that kernel is from what an H100 could do, from a kept result",

@@ -269,7 +269,7 @@ def check_restored(m: Match, back: ir.Node, axis: int) -> None:
 def keeps_shape(m: Match, shape: ir.Value, value: ir.Value) -> bool:
     """Whether Expand to a constant shape leaves a value as it is."""
     lengths = m.constant(shape)
-    if lengths is None or lengths.size > (m.rank(value) or 0):
+    if lengths is None or lengths.ndim != 1 or lengths.size > (m.rank(value) or 0):
         return False
     return all(length in (1, m.dim(value, -i)) for i, length in enumerate(reversed(lengths.tolist()), start=1))
 

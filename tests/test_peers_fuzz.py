@@ -69,6 +69,22 @@ def slow() -> Any:
     return run
 
 
+def declared() -> Any:
+    """Gives something else than NaN, and says so."""
+
+    def run(model: onnx.ModelProto, rule: Any) -> Any:
+        return model_of([helper.make_node("Max", ["x", "w"], ["a"]), *_ZERO_FOR_NAN], {"w": [-9e9]}), _NOTES
+
+    return run
+
+
+_ZERO_FOR_NAN = [
+    helper.make_node("IsNaN", ["a"], ["n"]),
+    helper.make_node("Where", ["n", "w", "a"], ["y"]),
+]
+_NOTES = {"unlike on NaN": True}
+
+
 def absent() -> Any:
     """Is not installed."""
     importlib.import_module("no_such_package_at_all")
@@ -129,6 +145,28 @@ def test_one_that_is_not_installed_is_one_line() -> None:
     tally = peers_fuzz.fuzz(f"{HERE}:absent", 40, 1)
     assert "no_such_package_at_all" in tally.missing
     assert peers_fuzz._line(tally).count("\n") == 0
+
+
+def test_what_is_declared_of_nan_is_not_held_against_it() -> None:
+    before = model_of([helper.make_node("Max", ["x", "w"], ["y"])], {"w": [-9e9]})
+    after = declared()(before, {})[0]
+    assert set(reasons(before, after)) == {"nan"}
+    with workers.Worker(f"{HERE}:declared", 20.0) as worker, workers.Worker("judge", 60.0) as judge:
+        found, _ = properties.examine(worker, judge, drawing.Drawn(before, "chain", "instance"), further=False)
+    assert not found
+
+
+def test_plain_graphs_are_written_in_the_first_way() -> None:
+    tape = drawing.Plain(bytes(range(1, 100)))
+    assert {tape.one(drawing.SPELLINGS) for _ in range(20)} == {drawing.SPELLINGS[0]}
+    assert len({tape.one((2, 3, 4, 1)) for _ in range(20)}) == 4
+
+
+def test_some_rules_read_all_their_operands_through_one_value() -> None:
+    drawn = [drawing.Graphs(3).rule(number).rule for number in range(60)]
+    packed = [rule for rule in drawn if rule["packed"]]
+    assert 5 <= len(packed) <= 40
+    assert all(len(rule["captures"]) > 1 and rule["text"].endswith(", packed") for rule in packed)
 
 
 def test_a_seed_is_a_graph() -> None:

@@ -39,12 +39,16 @@ def ours() -> Adapter:
     """The control: what is a finding about others must be none about us. Nothing is verified, hence rolled back."""
     import onnx_rewrite as rw
     from benchmarks.peers_fuzz.drawing import our_passes
+    from onnx_rewrite.rewriter.rule import Rule
 
     passes = our_passes()
+    declared = {p.name for p in passes if any(type(rule).unlike is not Rule.unlike for rule in p.rules())}
 
     def run(model: onnx.ModelProto, rule: dict[str, Any]) -> tuple[onnx.ModelProto, dict[str, Any]]:
         result = rw.rewrite(model, passes, verify="off")
-        return result.to_proto(), {"raises the opset": True}  # for passes that declare it; the suites hold them to it
+        unlike = any(site.status == "applied" and site.pass_name in declared for site in result.sites)
+        # For passes that declare it; the suites hold them to it.
+        return result.to_proto(), {"raises the opset": True, "unlike on NaN": unlike}
 
     return run
 

@@ -17,10 +17,11 @@ from onnx import numpy_helper
 
 from benchmarks.peers_fuzz import rules
 from onnx_rewrite.pattern import constant, op, trace, where
-from onnx_rewrite.pattern.language import Traced, Var, walk
+from onnx_rewrite.pattern.language import Pattern, Traced, Var, walk
 from onnx_rewrite.testing.draft import Unfit
 from onnx_rewrite.testing.drawing import DTYPES, VARIANTS, embedded, instance, missed
 from onnx_rewrite.testing.mutations import MUTATIONS
+from onnx_rewrite.testing.spelling import SPELLINGS
 from onnx_rewrite.testing.subject import Subject
 from onnx_rewrite.testing.tape import LENGTH, Tape
 
@@ -106,12 +107,16 @@ def chain(tape: Tape) -> Traced:
 
     family = tape.one(list(FAMILIES.values()))
     made: list[Any] = [Var("x")]
+    last: Make | None = None
     for number in range(1 + tape.more(65, 4)):
         value = made[-1 - (tape.below(len(made)) if tape.chance(15) else 0)]
-        if len(made) > 2 and tape.chance(12):
+        if last is not None and tape.chance(20):  # an operator behind its like
+            found = last(value, new)
+        elif len(made) > 2 and tape.chance(12):
             found = getattr(op, tape.one(BINARY[:3]))(value, made[-1 - tape.below(len(made) - 1)])
         else:
-            found = tape.one(VOCABULARY if tape.chance(25) else family)(value, new)
+            last = tape.one(VOCABULARY if tape.chance(25) else family)
+            found = last(value, new)
         made.append(found.named(f"n{number}"))
     read = {id(part) for value in made[1:] for part in _operands(value)}
     ends = tuple(value for value in made[1:] if id(value.apply) not in read)
@@ -190,14 +195,15 @@ class Graphs:
         """Graph `number`."""
         for attempt in range(100):
             rng = np.random.default_rng((self._seed, number, attempt))
-            data = _simpler(rng.bytes(LENGTH), rng)
+            plain = rng.random() < PLAIN
+            data = rng.bytes(LENGTH) if plain else _simpler(rng.bytes(LENGTH), rng)
             share, kind, first = (
                 rng.random(),
                 int(rng.choice(3, p=(0.25, 0.3, 0.45))),
                 int(rng.integers(len(MUTATIONS))),
             )
             of = None if share < 0.5 else int(rng.integers(len(self._sources)))
-            found = self._one(data, rng.bytes(LENGTH), KINDS[kind], of, first)
+            found = self._one(data, rng.bytes(LENGTH), KINDS[kind], of, first, Plain if plain else Tape)
             if found is not None:
                 return _decorated(found, rng) if rng.random() < 0.12 else found
         raise AssertionError("nothing that goes together was drawn in 100 attempts")
@@ -207,11 +213,11 @@ class Graphs:
         model, rule = rules.draw(np.random.default_rng((self._seed, number)))
         return Drawn(model, "graph", "instance", (rule["text"],), rule)
 
-    def _one(self, data: bytes, shape: bytes, kind: str, of: int | None, first: int) -> Drawn | None:
+    def _one(self, data: bytes, shape: bytes, kind: str, of: int | None, first: int, read: type[Tape]) -> Drawn | None:
         names = list(MUTATIONS)
         mutations = {name: MUTATIONS[name] for name in (*names[first:], *names[:first])}
         for variant in range(VARIANTS):
-            tape = Tape(data, variant)
+            tape = read(data, variant)
             try:
                 source = (
                     Source("chain", (chain(Tape(shape, variant)),), dtypes=DTYPES) if of is None else self._sources[of]
@@ -231,10 +237,21 @@ class Graphs:
 SIMPLE = (0.0, 0.0, 0.5, 0.8, 0.93)
 """Shares of choices that are the simplest: the spellings that rewriters know best come up often enough, too."""
 
+PLAIN = 0.35
+"""So often a graph is written in the simplest way, whatever its shapes, types, numbers and opset."""
+
 
 def _simpler(data: bytes, rng: np.random.Generator) -> bytes:
     kept = rng.random(len(data)) >= SIMPLE[int(rng.integers(len(SIMPLE)))]
     return bytes(byte if keep else 0 for byte, keep in zip(data, kept.tolist(), strict=True))
+
+
+class Plain(Tape):
+    """Of several ways to write a graph the first: alternatives of a pattern, and spellings of a constant."""
+
+    def one(self, choices: Any) -> Any:
+        chosen = super().one(choices)
+        return choices[0] if isinstance(chosen, Pattern) or chosen in SPELLINGS else chosen
 
 
 # -- what a model has beside its graph

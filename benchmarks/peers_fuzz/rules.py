@@ -16,6 +16,8 @@ from onnx import helper
 
 INPUTS = ("x", "y")
 OPERATORS = {"Neg": 1, "Abs": 1, "Relu": 1, "Add": 2, "Max": 2, "Sub": 2}
+ROWS = 2
+"""The first dimension of every value."""
 Nodes = list[list[Any]]
 """Each node: operator, operands. An operand is the name of an input or the number of a node before."""
 
@@ -31,6 +33,8 @@ def draw(rng: np.random.Generator) -> tuple[onnx.ModelProto, dict[str, Any]]:
     rule["alone"] = _stands_alone(rule, chosen, nodes)
     model = _model(nodes, rng)
     rule["alone"] &= len(model.graph.output) == 1  # else an interior value is needed outside
+    rule["packed"] = len(rule["captures"]) > 1 and rng.random() < 0.4
+    rule["text"] += ", packed" if rule["packed"] else ""
     return model, rule
 
 
@@ -86,7 +90,7 @@ def _model(nodes: Nodes, rng: np.random.Generator) -> onnx.ModelProto:
     ends = [i for i in range(len(nodes)) if i not in read or rng.random() < 0.1]
 
     def info(name: str) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, 1, [2, 3])
+        return helper.make_tensor_value_info(name, 1, [ROWS, 3])
 
     inputs = [info(n) for n in INPUTS if n in read]
     graph = helper.make_graph(protos, "main", inputs, [info(f"t{i}") for i in ends])
@@ -131,6 +135,8 @@ def with_onnxscript(model: onnx.ModelProto, rule: dict[str, Any]) -> tuple[onnx.
 
     def replacement(op: Any, **given: Any) -> Any:
         minus = op.initializer(ir.tensor(np.array(-1, np.float32)), name="minus_one")
+        if rule["packed"]:
+            given = _packed(op, given, ir)
         return tuple(_written(op, rule, given, lambda op, name, vs: _in_other_words(op, name, vs, minus)))
 
     def condition(context: Any, **_: Any) -> bool:
@@ -141,6 +147,15 @@ def with_onnxscript(model: onnx.ModelProto, rule: dict[str, Any]) -> tuple[onnx.
     made = pattern.RewriteRule(_with_names(target, rule["captures"]), replacement, condition)
     count = made.apply_to_model(found)
     return ir.to_proto(found), {"sites": count, "nodes": sizes}
+
+
+def _packed(op: Any, given: dict[str, Any], ir: Any) -> dict[str, Any]:
+    """The captures by way of one value that holds them all, as a fused operator reads them: every output of the
+    replacement needs every one of them.
+    """
+    sizes = op.initializer(ir.tensor(np.full(len(given), ROWS)), name="sizes")
+    parts = op.Split(op.Concat(*given.values(), axis=0), sizes, axis=0, _outputs=len(given))
+    return dict(zip(given, parts, strict=True))
 
 
 def _with_names(function: Any, names: Sequence[str]) -> Any:

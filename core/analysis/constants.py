@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.dtypes import NUMBERS, numpy_dtype
-from onnx_rewrite.model.nodes import tensor_in
+from onnx_rewrite.model.nodes import dense, tensor_in
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -133,6 +134,8 @@ def _constant_node(_: Constants, node: ir.Node) -> Array | None:
     if name == "value" and attr.type == ir.AttributeType.TENSOR:
         tensor = tensor_in(attr)
         return None if tensor.dtype == ir.DataType.STRING else tensor.numpy()
+    if name == "sparse_value" and isinstance(attr.value, onnx.SparseTensorProto):
+        return dense(attr.value) if int(np.prod(attr.value.dims)) <= MAX_FOLDED_ELEMENTS else None
     if name == "value_float":
         return np.asarray(attr.as_float(), np.float32)
     if name == "value_floats":

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.foreign import alike
 from onnx_rewrite.custom import known_types
+from onnx_rewrite.model.messages import write_attribute
 from onnx_rewrite.model.nodes import tensor_in
 
 # Shapes, axes and pads decide shapes; so do the scales of a Resize. Larger tensors are weights.
@@ -65,6 +66,7 @@ class Skeleton:
         self._attributes = attributes
         self.opsets = {"" if domain == "ai.onnx" else domain: version for domain, version in opsets.items()}
         self._version = self.opsets.get("", 0)
+        self._parameters = 0
         self._moved: dict[str, dict[str, int | None]] = {}
         if OLDEST_MODERNISED <= self._version < MODERN:
             self._moved = _MOVED
@@ -138,9 +140,9 @@ class Skeleton:
                 if given is None:
                     opaque = True
                     continue
-                copy = ir.serde.serialize_attribute(given)
+                copy = proto.attribute.add()
+                write_attribute(copy, given)
                 copy.name = attribute.name
-                proto.attribute.append(copy)
             elif attribute.type == ir.AttributeType.GRAPH:
                 body = proto.attribute.add(name=attribute.name, type=onnx.AttributeProto.GRAPH)
                 body.g.name = "b"
@@ -150,7 +152,7 @@ class Skeleton:
                 for inner in attribute.as_graphs():
                     self._write(inner, many.graphs.add(name="b"))
             else:
-                proto.attribute.append(ir.serde.serialize_attribute(attribute))
+                write_attribute(proto.attribute.add(), attribute)
         for value in node.outputs:
             name = "" if value.name == "" else self._new(value)
             proto.output.append(name)
@@ -158,7 +160,7 @@ class Skeleton:
                 self._describe(graph.value_info, name, value)
         if not opaque:
             if self._moved and not node.domain:
-                self._modernise(proto)
+                self._modernise(proto, graph)
             graph.node.append(proto)
 
     def _stand_in(
@@ -176,7 +178,7 @@ class Skeleton:
             self._describe(graph.value_info, output, node.outputs[0])
         graph.node.append(onnx.helper.make_node(op_type, inputs, [output], **attributes))
 
-    def _modernise(self, node: onnx.NodeProto) -> None:
+    def _modernise(self, node: onnx.NodeProto, graph: onnx.GraphProto) -> None:
         moved = self._moved.get(node.op_type, {})
         for attribute in [a for a in node.attribute if a.name in moved]:
             index = moved[attribute.name]
@@ -184,8 +186,10 @@ class Skeleton:
                 value = onnx.helper.get_attribute_value(attribute)
                 array = np.atleast_1d(np.asarray(value, np.float32 if attribute.name == "scales" else np.int64))
                 node.input.extend([""] * (index + 1 - len(node.input)))
-                node.input[index] = f"p{len(self.proto.initializer)}"
-                self.proto.initializer.append(onnx.numpy_helper.from_array(array, node.input[index]))
+                node.input[index] = f"p{self._parameters}"
+                self._parameters += 1
+                # In the graph in which the node stands, for inference looks nowhere else.
+                graph.initializer.append(onnx.numpy_helper.from_array(array, node.input[index]))
             node.attribute.remove(attribute)
         if node.op_type == "Upsample" or (node.op_type == "Resize" and self._version == 10):
             node.op_type = "Resize"

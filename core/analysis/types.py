@@ -142,7 +142,7 @@ class _Completion:
     def _infer(self, graph: ir.Graph, opsets: Mapping[str, int], attributes: _Attributes) -> None:
         skeleton = Skeleton(graph, attributes, opsets)
         if self._functions is None:
-            self._functions = [ir.serde.serialize_function(f) for f in self._model.functions.values()]
+            self._functions = [p for f in self._model.functions.values() if (p := _message(f)) is not None]
         imports = [onnx.helper.make_opsetid(domain, version) for domain, version in skeleton.opsets.items()]
         proto = onnx.ModelProto(
             ir_version=max(self._model.ir_version, 8),
@@ -186,6 +186,14 @@ class _Completion:
         self._symbols.add(own)
         symbols[name] = own
         return own
+
+
+def _message(function: ir.Function) -> onnx.FunctionProto | None:
+    """A function for inference; None if onnx_ir cannot write it, because of a sparse constant: its calls stay open."""
+    try:
+        return ir.serde.serialize_function(function)
+    except ir.serde.SerdeError:
+        return None
 
 
 def _read(proto: onnx.TypeProto) -> tuple[ir.TypeProtocol | None, list[int | str | None] | None]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import onnx
 import onnx_ir as ir
 
 INFERRED_KEY = "onnx_rewrite.inferred"
@@ -25,6 +29,17 @@ def tensor_in(attribute: ir.Attr) -> ir.TensorProtocol:
     """
     value: ir.TensorProtocol = attribute.value
     return value
+
+
+def dense(sparse: onnx.SparseTensorProto) -> np.ndarray[Any, np.dtype[Any]]:
+    """All elements of a sparse tensor, those that are not stored as 0; its indices count them all, or one axis each."""
+    values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+    found = np.zeros(tuple(sparse.dims), values.dtype)
+    if indices.ndim == 1:
+        found.reshape(-1)[indices] = values
+    else:
+        found[tuple(indices.T)] = values
+    return found
 
 
 def original_name(node: ir.Node) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from onnx_rewrite.model.messages import write_attribute
 from onnx_rewrite.opset.adaptation import Change, NotAdaptable, OldNode
 
 _MAX_CONSTANT = 1024
@@ -57,7 +58,7 @@ def _model(old: OldNode) -> tuple[onnx.ModelProto, dict[str, ir.Value]]:
     for attribute in node.attributes.values():
         if attribute.is_ref() or attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
             raise NotAdaptable(f"it has a body, or its {attribute.name} is one of the enclosing function")
-        proto.attribute.append(ir.serde.serialize_attribute(attribute))
+        write_attribute(proto.attribute.add(), attribute)
     for value, name in zip(node.outputs, proto.output, strict=True):
         if name:
             info = graph.output.add(name=name)

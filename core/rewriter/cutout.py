@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.match import Scope
+from onnx_rewrite.model.messages import write_attribute
 from onnx_rewrite.rewriter.functions import is_ours
 
 # Written into both models: high enough for everything that a cut-out holds, low enough for every onnxruntime.
@@ -150,5 +151,5 @@ def _node(node: ir.Node, names: dict[ir.Value, str]) -> onnx.NodeProto:
     for attribute in node.attributes.values():
         if attribute.is_ref():
             raise CannotCut(f"{node.op_type} '{node.name}' refers to an attribute of the enclosing function")
-        proto.attribute.append(ir.serde.serialize_attribute(attribute))
+        write_attribute(proto.attribute.add(), attribute)
     return proto

@@ -11,10 +11,10 @@ from onnx import helper, shape_inference
 from onnx_rewrite.testing.draft import Draft, Unfit
 from onnx_rewrite.testing.spelling import graph_of, model_of
 
-CONTAINERS = ("main", "If", "If with constants outside", "Loop", "function")
+CONTAINERS = ("main", "If", "If with constants outside", "Loop", "function", "If in a Loop")
 """Where the nodes stand."""
 
-COPIES = {"If": 2, "If with constants outside": 2}
+COPIES = {"If": 2, "If with constants outside": 2, "If in a Loop": 2}
 """How often the nodes are there, if not once: both branches of an If hold them."""
 
 _FLOATS = frozenset({1, 10, 11})
@@ -135,10 +135,22 @@ def _branches(model: onnx.ModelProto, parts: _Parts, made: onnx.ModelProto, *, c
         attribute.g.CopyFrom(_body(model, parts, name, constants=constants_inside))
 
 
-def _loop(model: onnx.ModelProto, parts: _Parts, made: onnx.ModelProto) -> None:
+def _if_in_a_loop(model: onnx.ModelProto, parts: _Parts, made: onnx.ModelProto) -> None:
+    """What the branches read, they capture through two bodies."""
+    inner = onnx.ModelProto()
+    inner.CopyFrom(made)
+    _branches(model, parts, inner, constants_inside=False)
+    made.graph.input.append(inner.graph.input[-1])
+    _loop(inner, _Parts.of(inner.graph), made, constants_inside=False)
+
+
+def _loop(model: onnx.ModelProto, parts: _Parts, made: onnx.ModelProto, *, constants_inside: bool = True) -> None:
     if next(o.version for o in model.opset_import if not o.domain) < 11:
         raise Unfit("a Loop below opset 11 is not drawn")
-    body = _body(model, parts, "body", constants=True)
+    body = _body(model, parts, "body", constants=constants_inside)
+    if not constants_inside:
+        made.graph.initializer.extend(parts.initializers)
+        made.graph.node.extend(parts.constants)
     outputs = list(body.output)
     del body.output[:]
     body.input.append(helper.make_tensor_value_info("turn", onnx.TensorProto.INT64, []))
@@ -174,5 +186,6 @@ _BUILDERS: dict[str, Callable[[onnx.ModelProto, _Parts, onnx.ModelProto], None]]
     "If": lambda model, parts, made: _branches(model, parts, made, constants_inside=True),
     "If with constants outside": lambda model, parts, made: _branches(model, parts, made, constants_inside=False),
     "Loop": _loop,
+    "If in a Loop": _if_in_a_loop,
     "function": _function,
 }

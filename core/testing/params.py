@@ -127,7 +127,7 @@ def _shape(x: Value | None, shape: tuple[int, ...], tape: Tape) -> tuple[int, ..
         return kept if tape.chance(70) else (-1, *kept[1:])
     choices: list[tuple[int, ...]] = [shape, (total,), (-1,), (1, *shape), (*shape, 1)]
     if len(shape) > 1:
-        choices += [(shape[0], -1), (0, -1), shape[::-1]]
+        choices += [(shape[0], -1), (0, -1), shape[::-1], (0, *shape[1:])]
     return tape.one(choices)
 
 

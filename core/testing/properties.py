@@ -11,7 +11,7 @@ import onnx
 from onnx import compose, shape_inference
 
 from onnx_rewrite.rewriter.edit import PASS_KEY, SOURCES_KEY
-from onnx_rewrite.testing.comparing import CannotRun, Pair, disagreement
+from onnx_rewrite.testing.comparing import CannotRun, Pair
 from onnx_rewrite.testing.containers import COPIES, placed
 from onnx_rewrite.testing.draft import Unfit
 from onnx_rewrite.testing.example import Example
@@ -342,24 +342,28 @@ def judged(example: Example, terms: Terms) -> str:
     verdict = judge(example.model, after)
     if verdict.verdict == "different":
         feed = judge.feed(example.model, verdict.regime) if verdict.regime else None
-        if feed is not None and _explained(example, feed):
-            return "explained by rounding"
+        explained = None if feed is None else _explained(example, feed)
+        if explained is not None:
+            return explained
         raise Violation(f"the result is not equivalent: {verdict.reason}", feed)
     return verdict.verdict
 
 
-def _explained(example: Example, feed: Mapping[str, Array]) -> bool:
-    """Whether what the judge found is no more than rounding moves on that feed.
+def _explained(example: Example, feed: Mapping[str, Array]) -> str | None:
+    """In words, that what the judge found is no more than rounding explains on that feed; None if it is more.
 
     On a few numbers the original may be exact by luck, and then its own error is no measure.
     """
     if not all(np.isfinite(a).all() for a in feed.values() if a.dtype.kind == "f"):
-        return False
+        return None
     try:
+        pair = Pair(example.model, example.outcome.model)
         with np.errstate(all="ignore"):
-            return Pair(example.model, example.outcome.model).difference(feed, "the judge's") is None
+            if pair.difference(feed, "the judge's") is not None:
+                return None
     except CannotRun:
-        return False
+        return None
+    return "undetermined in part" if pair.undetermined else "explained by rounding"
 
 
 def compared(example: Example, terms: Terms) -> str:
@@ -369,10 +373,11 @@ def compared(example: Example, terms: Terms) -> str:
         Violation: They differ.
     """
     try:
+        pair = Pair(example.model, example.outcome.model, nan=not terms.nan)
         with np.errstate(all="ignore"):
-            found = disagreement(example.model, example.outcome.model, nan=not terms.nan)
+            found = pair.disagreement()
     except CannotRun:
         return "does not run"
     if found is not None:
         raise Violation(found.reason, found.feed)
-    return "compared"
+    return "compared, undetermined in part" if pair.undetermined else "compared"

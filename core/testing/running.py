@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import seed as seeded
 
+from onnx_rewrite.collector import collector_eased
 from onnx_rewrite.testing.example import Example
 from onnx_rewrite.testing.failures import Failure, smallest
 from onnx_rewrite.testing.properties import Property, Terms, Violation
@@ -112,7 +113,8 @@ def _show(
     )(given(cls.strategy(of))(body))
     if chosen is not None:
         test = seeded(chosen)(test)
-    test()
+    with collector_eased():  # every example makes some thousands of objects, and what was imported makes many more
+        test()
 
 
 def run_one(

@@ -75,7 +75,7 @@ class Jitter:
 
 
 @dataclass
-class _Step:
+class Step:
     node: Node
     kernel: Kernel | None
     free: tuple[str, ...]
@@ -99,7 +99,7 @@ class Body:
                 self.constants[tensor.name] = widen(numpy_helper.to_array(tensor))
             else:
                 self._tensors[tensor.name] = tensor
-        self._steps: list[_Step] = []
+        self.steps: list[Step] = []
         self.captured: set[str] = set()
         self._compile(graph)
 
@@ -134,7 +134,7 @@ class Body:
             found = _CONTROL.get(node.proto.op_type) or table.get(node.proto.op_type) if standard else None
             if self._narrow and standard and node.proto.op_type == "Cast" and node.get("to") in HALVES:
                 found = _rounding_cast
-            self._steps.append(_Step(node, found, tuple(ends.get(i, ()))))
+            self.steps.append(Step(node, found, tuple(ends.get(i, ()))))
 
     def _node(self, proto: onnx.NodeProto) -> Node:
         attrs: dict[str, Any] = {}
@@ -164,20 +164,20 @@ class Body:
             env.update(values)
         else:
             env.update(zip(self.inputs, values, strict=False))
-        for step in self._steps:
+        for step in self.steps:
             self._step(step, env, jitter)
-        return [self._value(env, name) for name in self.outputs]
+        return [self.value(env, name) for name in self.outputs]
 
-    def _value(self, env: dict[str, Array], name: str) -> Array:
+    def value(self, env: dict[str, Array], name: str) -> Array:
         if name in env:
             return env[name]
         if name in self._tensors:
             return widen(numpy_helper.to_array(self._tensors[name], self._folder))
         raise KeyError(f"the value {name!r} is not defined")
 
-    def _step(self, step: _Step, env: dict[str, Array], jitter: Jitter | None) -> None:
+    def _step(self, step: Step, env: dict[str, Array], jitter: Jitter | None) -> None:
         node, proto = step.node, step.node.proto
-        inputs = [self._value(env, name) if name else None for name in proto.input]
+        inputs = [self.value(env, name) if name else None for name in proto.input]
         while inputs and inputs[-1] is None:
             inputs.pop()
         if jitter is not None and (proto.op_type in DISCRETE or _truncates(node)):
@@ -221,13 +221,13 @@ class Reference:
 
             model = inliner.inline_local_functions(model)
         opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in model.opset_import}
-        self._body = Body(model.graph, opsets, str(folder), narrow)
-        self.outputs = self._body.outputs
+        self.body = Body(model.graph, opsets, str(folder), narrow)
+        self.outputs = self.body.outputs
 
     def __call__(self, feeds: Mapping[str, Array], jitter: Jitter | None = None) -> list[Array]:
         """The outputs in the model's order: floats as float64, other types as they are."""
         with np.errstate(all="ignore"):
-            return self._body.run({name: widen(np.asarray(v)) for name, v in feeds.items()}, {}, jitter)
+            return self.body.run({name: widen(np.asarray(v)) for name, v in feeds.items()}, {}, jitter)
 
 
 def _truncates(node: Node) -> bool:

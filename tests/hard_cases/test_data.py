@@ -238,6 +238,28 @@ def test_sparse_initializers_are_kept() -> None:
     fires(model("a = Max(x, s) y = Min(a, hi)", {"s": np.float32(-2)}, x="2,3"), "clip")
 
 
+def test_a_sparse_constant_is_a_constant() -> None:
+    """A Constant of sparse_value is matched on, and does not stop the inference of types that nobody states."""
+    made = model("n = Neg(x) a = Max(n, lo) b = Reshape(s, none) y = Min(a, b)", {"s": f32(1), "none": NONE}, x="2,3")
+    (dense,) = (t for t in made.graph.initializer if t.name == "s")
+    made.graph.initializer.remove(dense)
+    # Of shape [1], and 2 where something is stored.
+    values, places = (
+        numpy_helper.from_array(f32(1) * 0 + 2, "values"),
+        numpy_helper.from_array(np.asarray([0]), "places"),
+    )
+    sparse = helper.make_sparse_tensor(values, places, [1])
+    made.graph.node.insert(0, helper.make_node("Constant", [], ["s"], sparse_value=sparse))
+    result = rw.rewrite(made, "clip", verify="off")
+    assert [site.status for site in result.sites] == ["applied"]
+    proto = result.to_proto()
+    onnx.checker.check_model(proto)
+    assert ops(proto)[-1] == "Clip"
+
+
+NONE = np.zeros(0, np.int64)
+
+
 def with_training(needed: str) -> onnx.ModelProto:
     made = model(f"v = Mul(x, w) {BOUND}", {"w": f32(2, 3)}, x="2,3")
     training = made.training_info.add()

@@ -438,6 +438,15 @@ def test_flax_with_dropped_axes(spelt: str) -> None:
     fused(dropped(spelt))
 
 
+def test_expand_to_a_scalar_is_left() -> None:
+    """Expand's shape is a vector; the checker lets a scalar pass, and so may a model."""
+    is_left(
+        dropped("{0}1 = Reshape({0}, kept); {0}2 = Expand({0}1, flat)", {"flat": np.asarray(1, np.int64)}),
+        "ln",
+        "Expand",
+    )
+
+
 def test_flax_with_dropped_axes_and_a_dynamic_batch() -> None:
     """As magika has it: the shape is computed from the input's, and onnx cannot tell that it is the same."""
     shape = "h = Shape(x) h1 = Cast<to=6>(h) h2 = Slice(h1, zeros, ones, zeros) "

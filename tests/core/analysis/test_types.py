@@ -338,3 +338,19 @@ g (float[2,3] x, bool t) => (float[?] y) <int64[3] s = {2, 1, 3}>
     complete_types(model)
     choice = next(n for n in model.graph if n.op_type == "If")
     assert shape(next(iter(choice.attributes["then_branch"].as_graph())).outputs[0]) == [2, 1, 3]
+
+
+def test_axes_of_an_older_opset_are_seen_in_a_body() -> None:
+    """They are written as inputs for the inference of the whole, and its rank decides the size of what is reshaped."""
+    model = text(
+        """
+g (float[2,3] x, bool t) => (float[?] y) <int64[2] s = {-1, 1}>
+{ y = If(t) <then_branch = p () => (float[?] q) { m = ReduceSum <axes = [0, 1], keepdims = 0> (x)  r = Reshape(m, s)
+                                                  q = Neg(r) },
+             else_branch = o () => (float[?] z) { z = Neg(x) }> }
+""",
+        12,
+    )
+    complete_types(model)
+    then = next(n for n in model.graph if n.op_type == "If").attributes["then_branch"].as_graph()
+    assert [shape(node.outputs[0]) for node in list(then)[:2]] == [[], [1, 1]]

@@ -126,10 +126,35 @@ def test_embedded_ones_stand_everywhere() -> None:
     wanted = {
         "1 instance", "2 instances", "3 instances", "reads another instance",
         "an interior value is an output", "an interior value has another consumer",
-        "in If", "in If with constants outside", "in Loop", "in function",
+        "in If", "in If with constants outside", "in Loop", "in If in a Loop", "in function",
     }  # fmt: skip
     assert wanted <= set(told), wanted - set(told)
     assert overlaps
+
+
+def captured(graph: Any) -> set[str]:
+    """The names that a graph reads and does not hold."""
+    bodies = [a.g for n in graph.node for a in n.attribute if a.type == onnx.AttributeProto.GRAPH]
+    read = {name for n in graph.node for name in n.input if name} | {o.name for o in graph.output}
+    held = (
+        {i.name for i in graph.input} | {t.name for t in graph.initializer} | {o for n in graph.node for o in n.output}
+    )
+    return read.union(*map(captured, bodies)) - held
+
+
+def test_a_body_in_a_body_captures_inputs_and_constants_of_the_main_graph() -> None:
+    """Through two bodies, that is: the one in between does not name them otherwise."""
+    seen: Counter[str] = Counter()
+    for example in drawn(embed("clip"), 120):
+        if example.container != "If in a Loop":
+            continue
+        (loop,) = nodes(example.model, "Loop")
+        (branches,) = ([a.g for a in n.attribute] for n in loop.attribute[0].g.node if n.op_type == "If")
+        main = example.model.graph
+        inner = set().union(*map(captured, branches))
+        seen["inputs"] += not inner.isdisjoint(i.name for i in main.input)
+        seen["constants"] += not inner.isdisjoint({t.name for t in main.initializer} | {n.output[0] for n in main.node})
+    assert min(seen["inputs"], seen["constants"]) >= 5, seen
 
 
 class Pair(rw.Pass):

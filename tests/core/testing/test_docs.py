@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -83,3 +84,14 @@ def test_the_tables_list_what_there_is() -> None:
         assert f"| `{name}` | {one.of} | {one.about} |" in TEXT
     listed = TEXT.partition("The mutations:")[2].partition(".\n")[0]
     assert " ".join(listed.split()) == ", ".join(MUTATIONS)
+
+
+def test_the_page_shows_the_examples_that_were_kept() -> None:
+    kit_holds = importlib.import_module("benchmarks.kit_holds")
+    rows = kit_holds.kept()
+    assert f"<!-- holds -->\n{kit_holds.page(rows)}\n<!-- end of holds -->" in TEXT
+    assert {row["pass"] for row in rows} == set(kit_holds.PASSES)
+    for row in rows:
+        assert row["holds"], row["broken"]
+        assert set(row["properties"]) == set(PROPERTIES)
+        assert all(counted["examples"] == row["examples"] for counted in row["properties"].values())

@@ -1,0 +1,132 @@
+"""`python -m benchmarks kit-holds`: every property of our passes on many drawn examples.
+
+As `rewrite test PASS --examples N --seed S` for several passes and seeds, with what was counted: how many examples were
+replaced, compared, explained by rounding, undetermined. Results of passes and seeds that are not asked for stay in the
+file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import re
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import results
+
+DOCS = Path(__file__).parents[1] / "docs" / "testing.md"
+PASSES = ("clip", "bn", "ln")
+SEEDS = (11, 31)
+
+
+def held(name: str, seed: int, examples: int) -> dict[str, Any]:
+    """The row of a pass and a seed."""
+    from onnx_rewrite.testing import PassTestSuite
+
+    suite = type("Suite", (PassTestSuite,), {"pass_": name})
+    began, clock = time.process_time(), time.perf_counter()
+    counts: dict[str, dict[str, int]] = {}
+    broken: dict[str, str] = {}
+    for ran in suite.run_all(examples=examples, seed=seed, shrink=False):
+        counts[ran.property] = {"examples": ran.examples, **dict(sorted(ran.counts.items()))}
+        if ran.failure is not None:
+            broken[ran.property] = ran.failure.text()
+        elif ran.rare:
+            broken[ran.property] = ran.rare
+    return {
+        "pass": name,
+        "seed": seed,
+        "examples": examples,
+        "date": datetime.date.today().isoformat(),
+        "holds": not broken,
+        "broken": broken,
+        "cpu_seconds": round(time.process_time() - began, 1),
+        "wall_seconds": round(time.perf_counter() - clock, 1),
+        "properties": counts,
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """A table of all rows."""
+    table = Table(box=None)
+    for name in ("pass", "seed", "examples", "properties", "holds", "CPU s"):
+        table.add_column(name, justify="left" if name in ("pass", "holds") else "right")
+    for row in rows:
+        told = "yes" if row["holds"] else ", ".join(row["broken"])
+        figures = str(row["seed"]), f"{row['examples']:,}", str(len(row["properties"]))
+        table.add_row(row["pass"], *figures, told, f"{row['cpu_seconds']:.0f}")
+    Console(width=110).print(table)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks kit-holds", description=__doc__)
+    parser.add_argument("passes", nargs="*", default=list(PASSES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--examples", type=int, default=10_000, help="per property")
+    parser.add_argument("--no-save", action="store_true", help="write no JSON")
+    parser.add_argument(
+        "--write", action="store_true", help="the table of docs/testing.md from the kept results, alone"
+    )
+    options = parser.parse_args(arguments)
+    if options.write:
+        write()
+        return 0
+    rows: list[dict[str, Any]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in options.passes:
+            for seed in options.seeds:
+                row = held(name, seed, options.examples)
+                rows.append(row)
+                for text in row["broken"].values():
+                    print(text)
+                if not options.no_save:  # each at once: the next may take long
+                    _save(row)
+    show(rows)
+    return 0 if all(row["holds"] for row in rows) else 1
+
+
+def _save(row: dict[str, Any]) -> None:
+    path = results.FOLDER / "kit-holds.json"
+    known = json.loads(path.read_text())["rows"] if path.exists() else []
+    others = [r for r in known if (r["pass"], r["seed"]) != (row["pass"], row["seed"])]
+    results.save("kit-holds", sorted([*others, row], key=lambda r: (r["pass"], r["seed"])))
+
+
+def kept() -> list[dict[str, Any]]:
+    """The rows of the file."""
+    return json.loads((results.FOLDER / "kit-holds.json").read_text())["rows"]
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/testing.md."""
+    lines = [
+        "| pass | seed | examples of each property | date | holds | undetermined, explained, not run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        judge, rounding = (row["properties"][f"equivalent_by_{name}"] for name in ("the_judge", "rounding"))
+        undetermined = judge.get("undetermined in part", 0), rounding.get("compared, undetermined in part", 0)
+        told = f"{undetermined[0]} and {undetermined[1]}, {judge.get('explained by rounding', 0)}, "
+        told += f"{rounding.get('does not run', 0)}"
+        holds = f"all {len(row['properties'])}" if row["holds"] else f"not: {', '.join(row['broken'])}"
+        lines.append(
+            f"| {row['pass']} | {row['seed']} | {row['examples']:,} | {row['date']} | {holds} | {told} of "
+            f"{sum(judge.values()) - judge['examples']:,} |"
+        )
+    return "\n".join(lines)
+
+
+def write() -> None:
+    """Puts the table where it stands in the page."""
+    text = DOCS.read_text(encoding="utf-8")
+    table = f"<!-- holds -->\n{page(kept())}\n<!-- end of holds -->"
+    text = re.sub(r"<!-- holds -->\n.*?<!-- end of holds -->", lambda _: table, text, flags=re.DOTALL)
+    DOCS.write_text(text, encoding="utf-8")
