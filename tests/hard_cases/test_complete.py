@@ -73,6 +73,7 @@ DATA = {
     "more than 2 GB": "test_more_than_2_gb",
     "different constants merged": "test_different_constants_are_not_merged",
     "sparse initializers dropped": "test_sparse_initializers_are_kept",
+    "a Constant with a sparse value": "test_a_sparse_constant_is_a_constant",
     "training_info dropped": "test_training_info_is_kept_or_the_edit_refused",
     "metadata and doc strings dropped": "test_metadata_and_doc_strings_are_kept",
     "value_info left stale": "test_value_info_is_not_left_stale",
