@@ -2,7 +2,7 @@
 # The deformable convolution's kernel on a GPU machine, without TensorRT: builds it, compares it, times it beside
 # torchvision, and runs compute-sanitizer over small problems. What there is when the time is up lies in $OUT.
 #
-#   OUT=/tmp/out benchmarks/deform_device.sh [all|speed|sanitizer]
+#   OUT=FOLDER benchmarks/deform_device.sh [all|speed|sanitizer]
 #
 # PYTHON    a Python with torch, torchvision, onnx and onnxruntime (default: python3)
 # PROBLEMS  random problems per type (default: 240)

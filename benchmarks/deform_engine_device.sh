@@ -2,7 +2,7 @@
 # The plugins inside TensorRT 8.6 on a GPU machine: compiled for its GPU, whole models beside onnxruntime, times, and an
 # engine that a C++ program runs. What there is when the time is up lies in $OUT.
 #
-#   OUT=/tmp/out benchmarks/deform_engine_device.sh [KIT]
+#   OUT=FOLDER benchmarks/deform_engine_device.sh [KIT]
 #
 # KIT             a folder with env.sh that puts a Python 3.10 with TensorRT first (default: /opt/gpu-kit)
 # TENSORRT_INCLUDE_DIR  TensorRT's headers (default: .gpu/tensorrt-8.6/include)

@@ -2,7 +2,7 @@
 # Measures TensorRT engines on a GPU machine: exports models, installs this package, tries every option of the engine
 # on a small model, then runs the matrix in order of importance until the time is up.
 #
-#   OUT=/tmp/out benchmarks/on_device.sh [SECONDS] [smoke|matrix|all|attention] [KIT]
+#   OUT=FOLDER benchmarks/on_device.sh [SECONDS] [smoke|matrix|all|attention] [KIT]
 #
 # SECONDS   for everything (default: 540)
 # KIT       a folder with env.sh that puts a Python 3.10 with TensorRT first (default: /opt/gpu-kit, where there is one)
