@@ -54,16 +54,24 @@ struct Call {
 
     template <typename Kernel, typename... Arguments>
     cudaError_t launch(Kernel kernel, Launch const& l, int parts, Arguments... arguments) const {
-        cudaLaunchAttribute attribute{};
-        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-        attribute.val.programmaticStreamSerializationAllowed = 1;
+        cudaLaunchAttribute attributes[2]{};
+        int count = 0;
+        if (overlap) {
+            attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+            attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+        }
+        if (l.together > 1) {
+            attributes[count].id = cudaLaunchAttributeClusterDimension;
+            attributes[count].val.clusterDim.x = attributes[count].val.clusterDim.z = 1;
+            attributes[count++].val.clusterDim.y = l.together;
+        }
         cudaLaunchConfig_t config{};
         config.gridDim = dim3((unsigned)l.blocks, parts);
         config.blockDim = dim3(l.threads);
         config.dynamicSmemBytes = l.shared;
         config.stream = stream;
-        config.attrs = &attribute;
-        config.numAttrs = overlap ? 1 : 0;
+        config.attrs = attributes;
+        config.numAttrs = count;
         return cudaLaunchKernelEx(&config, kernel, work.plan, arguments...);
     }
 
@@ -77,15 +85,24 @@ struct Call {
         return launch(finish_kernel<T>, l, 1, l.parts, static_cast<char const*>(workspace), bias, y);
     }
 
-    template <bool kPacked, bool kSplit> cudaError_t tiles(Launch const& l) const {
+    template <bool kPacked, bool kSplit, int kApart> cudaError_t tiles(Launch const& l) const {
         switch (l.shape) {
 #define ONNX_REWRITE_LAUNCH(I, N, WM, WK, STAGES, TURN, ALONE) \
     case I: \
-        if constexpr (!kSplit || comes_in_two_parts(N)) \
-            return tile(tensor_kernel<T, kPacked, kSplit, N, WM, WK, STAGES>, l); \
+        if constexpr ((!kSplit || comes_in_two_parts(N, WK)) && (kApart == 1 || (comes_apart(N, WK) && !(kSplit && kApart == 4)))) \
+            return tile(tensor_kernel<T, kPacked, kSplit, kApart, N, WM, WK, STAGES>, l); \
         break;
             ONNX_REWRITE_TILES(ONNX_REWRITE_LAUNCH)
 #undef ONNX_REWRITE_LAUNCH
+        }
+        return cudaErrorNotSupported;
+    }
+
+    template <bool kPacked, bool kSplit> cudaError_t tiles(Launch const& l) const {
+        switch (work.plan.apart) {
+        case 1: return tiles<kPacked, kSplit, 1>(l);
+        case 2: return tiles<kPacked, kSplit, 2>(l);
+        case 4: return tiles<kPacked, kSplit, 4>(l);
         }
         return cudaErrorNotSupported;
     }
