@@ -43,20 +43,20 @@ ONNX_REWRITE_BOTH constexpr int ceil_div(int a, int b) { return (a + b - 1) / b;
 
 // What the kernels derive from the sizes. Channels fall into blocks, the largest runs that lie in one group and one offset
 // group. Small ones lie side by side in a chunk of kRowBytes, `pack` of them, each padded to its share; others are padded
-// to whole chunks. Where the blocks of a pack are groups, `apart` of them, each has its share of a tile's filters, too, and
-// `groups` counts packs. A unit is a chunk; a stage is one unit at one tap.
+// to whole chunks. Where the blocks of a pack are groups, each has its share of a tile's filters, too: `apart` groups are one
+// bundle, else one is. A unit is a chunk of a bundle; a stage is one unit at one tap.
 struct Plan {
     DeformConv p;
     int taps, ohw, positions;
-    int groups, apart;
+    int bundles, apart;
     int block_channels, chunk, chunks;        // chunk: channels per stage; chunks: per block
-    int pack, units;                          // units: per group
+    int pack, units;                          // units: per bundle
     int span;                                 // packs whose sampling points are in shared memory at a time
     int channels;                             // per pixel in the workspace, padding included
     int pitch, image_pixels;                  // of the framed image
     int filters, filter_tile, filter_tiles;   // filters: of one group, as the problem counts them
     int copies;                               // of the weights: 2 where each is a sum of two numbers
-    int stages;                               // per group
+    int stages;                               // per bundle
     int64_t weight_offset, partial_offset, bytes;         // where weights and partial sums begin in the workspace; its size
 };
 

@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(256) prepare_kernel(__grid_constant__ Plan con
     }
     // Weights: a thread writes 16 bytes of a row. Taps are the fastest index, as they are in the original.
     int64_t const first = (int64_t)(block_number - image_blocks - frame_blocks) * 256 + threadIdx.x;
-    int64_t const rows = (int64_t)plan.groups * plan.filter_tiles * plan.filter_tile;
+    int64_t const rows = (int64_t)plan.bundles * plan.filter_tiles * plan.filter_tile;
     int64_t const total = rows * plan.units * 8 * plan.taps;
     if (first >= total) return;
     int64_t rest = first;

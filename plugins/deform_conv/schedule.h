@@ -77,18 +77,18 @@ inline Plan make_plan(DeformConv const& p, Type type, Math math, int tactic, Dev
     while (b) { int r = a % b; a = b; b = r; }
     int const blocks = p.groups / a * p.offset_groups;
     Packing const packing = packing_of(p, element, blocks, plan.copies, tactic);
-    plan.groups = p.groups / packing.apart;
+    plan.bundles = p.groups / packing.apart;
     plan.apart = packing.apart;
     plan.block_channels = p.c / blocks;
     plan.chunk = kRowBytes / element;
     plan.chunks = packing.pack > 1 ? 1 : ceil_div(plan.block_channels, plan.chunk);
     plan.pack = packing.pack;
-    int const packs = blocks / plan.groups / plan.pack;  // per group
+    int const packs = blocks / plan.bundles / plan.pack;  // per group
     plan.units = packs * plan.chunks;
     int const kept = points_kept(is_tile(tactic) ? kShapes[shape_of(tactic)].positions : kSimtPositions, device);
     int const span = plan.taps > kTapGroup ? 1 : kept / (plan.pack * plan.taps);
     plan.span = span < 1 ? 1 : span < packs ? span : packs;
-    plan.channels = plan.groups * plan.units * plan.chunk;
+    plan.channels = plan.bundles * plan.units * plan.chunk;
     plan.pitch = p.w + 1;
     plan.image_pixels = (p.h + 3) * plan.pitch + 1;
     plan.filters = p.m / p.groups;
@@ -98,7 +98,7 @@ inline Plan make_plan(DeformConv const& p, Type type, Math math, int tactic, Dev
     int64_t const image = (int64_t)p.n * plan.image_pixels * plan.channels * element;
     plan.weight_offset = (image + 1023) / 1024 * 1024;
     plan.partial_offset = plan.weight_offset
-        + (int64_t)plan.groups * plan.filter_tiles * plan.stages * plan.filter_tile * plan.copies * kRowBytes;
+        + (int64_t)plan.bundles * plan.filter_tiles * plan.stages * plan.filter_tile * plan.copies * kRowBytes;
     bool const kept_apart = parts > 1 && !in_clusters(tactic);
     plan.bytes = plan.partial_offset + (kept_apart ? (int64_t)parts * p.m * plan.positions * 4 : 0);
     return plan;
@@ -141,7 +141,7 @@ inline Schedule schedule(Plan const& plan, int tactic, Device const& device) {
         return ceil_div(stages, s.depth) * (blocks <= device.processors ? s.alone : s.turn) + 3.0;
     };
     Shape const& s = kShapes[shape];
-    int const columns = plan.groups * plan.filter_tiles;
+    int const columns = plan.bundles * plan.filter_tiles;
     int64_t const blocks = (int64_t)ceil_div(plan.positions, s.positions) * columns * parts;
     int64_t const waves = (blocks + device.processors - 1) / device.processors;
     Schedule best{plan.positions, -1, (double)waves * turns(s, blocks)};
@@ -239,9 +239,9 @@ inline Work work_of(DeformConv const& p, Type type, Math math, int tactic, Devic
     int const pixels = vectors ? p.h * p.w : plan.image_pixels, chunks = plan.channels / plan.chunk;
     int64_t const image = (int64_t)p.n * ceil_div(pixels, 64) * chunks;
     int64_t const frame = vectors ? ((int64_t)p.n * (3 * plan.pitch + 1 + p.h) * chunks * 8 + 255) / 256 : 0;
-    int64_t const rows = ((int64_t)plan.groups * plan.filter_tiles * plan.stages * plan.filter_tile * 8 + 255) / 256;
+    int64_t const rows = ((int64_t)plan.bundles * plan.filter_tiles * plan.stages * plan.filter_tile * 8 + 255) / 256;
     add({Kind::kPrepare, 0, 0, (int)image, (int)frame, 256, 0, image + frame + rows});
-    int64_t const columns = (int64_t)plan.groups * plan.filter_tiles;
+    int64_t const columns = (int64_t)plan.bundles * plan.filter_tiles;
     if (tactic == (int)Tactic::kSimt) {
         add({Kind::kSimt, 0, 0, 0, 0, kSimtThreads, kSimtShared, ceil_div(plan.positions, kSimtPositions) * columns});
         return work;

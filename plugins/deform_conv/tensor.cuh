@@ -12,7 +12,7 @@ ONNX_REWRITE_LOCAL_BEGIN
 struct Column { int group, first_filter; int64_t weights; int per_tile; };
 
 __device__ __forceinline__ Column column_of(Plan const& plan, int tile_filters) {
-    int const parts = plan.filter_tile / tile_filters, per_tile = plan.groups * plan.filter_tiles * parts;
+    int const parts = plan.filter_tile / tile_filters, per_tile = plan.bundles * plan.filter_tiles * parts;
     int const column = blockIdx.x % per_tile, tile = column / parts, part = column - tile * parts;
     int const group = tile / plan.filter_tiles;
     return {group, (tile - group * plan.filter_tiles) * (plan.filter_tile / plan.apart) + part * tile_filters,

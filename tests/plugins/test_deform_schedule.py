@@ -40,8 +40,8 @@ extern "C" int work(int const* p, int type, int math, int tactic, int const* dev
     for (int i = 0; i < w.count; ++i) {
         Launch const& l = w.launches[i];
         long long const numbers[] = {(int)l.kind, l.blocks, l.threads, l.shared, l.shape, l.first, l.image_blocks,
-            l.frame_blocks, l.parts};
-        memcpy(launches + 9 * i, numbers, sizeof numbers);
+            l.frame_blocks, l.parts, l.together};
+        memcpy(launches + 10 * i, numbers, sizeof numbers);
     }
     return w.count;
 }
@@ -80,7 +80,9 @@ def problems(draw: st.DrawFn) -> Sizes:
     problems(),
     st.integers(0, 2),
     st.integers(0, 2),
-    st.sampled_from([-1, -1, -1, 0, 1, *range(2, 10), 66, 70, 2 + 256, 7 + 384, 3 + 64 + 512]),
+    st.sampled_from(
+        [-1, -1, -1, 0, 1, *range(2, 10), 66, 70, 2 + 256, 7 + 384, 3 + 64 + 512, 3 + 512 + 2048, 9 + 4096]
+    ),
     st.sampled_from(DEVICES),
     st.booleans(),
 )
@@ -89,12 +91,12 @@ def test_python_decides_what_the_library_decides(
     bridge: ctypes.CDLL, p: Sizes, kind: int, how: int, tactic: int, device: Device, aligned: bool
 ) -> None:
     sizes = (ctypes.c_int * 17)(*vars(p).values())
-    plan, launches, found = ctypes.create_string_buffer(ctypes.sizeof(Plan)), (ctypes.c_longlong * 36)(), ctypes.c_int()
+    plan, launches, found = ctypes.create_string_buffer(ctypes.sizeof(Plan)), (ctypes.c_longlong * 40)(), ctypes.c_int()
     gpu = (ctypes.c_int * 4)(*vars(device).values())
     count = bridge.work(sizes, kind, how, tactic, gpu, int(aligned), plan, launches, ctypes.byref(found))
     work = schedule.work_of(p, kind, how, tactic, device, aligned=aligned)
     assert found.value == work.tactic
-    assert [tuple(launches[9 * i : 9 * i + 9]) for i in range(max(count, 0))] == [
+    assert [tuple(launches[10 * i : 10 * i + 10]) for i in range(max(count, 0))] == [
         (
             KINDS.index(one.kind),
             one.blocks,
@@ -105,6 +107,7 @@ def test_python_decides_what_the_library_decides(
             one.image_blocks,
             one.frame_blocks,
             one.parts,
+            one.together,
         )
         for one in work.launches
     ]
