@@ -9,7 +9,6 @@ import argparse
 import ctypes
 import json
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,10 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.deform_peer import timed, torchvision
+from benchmarks.deform_timing import graphed, median_ms
+
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "plugins" / "deform_conv"
-DIRECT, SIMT, TENSOR, WIDE, PARTS = 0, 1, 2, 64, 128
-TILES = ["256x128", "128x128", "128x64", "128x64k2", "64x128", "64x64", "64x64k2"]
+DIRECT, SIMT, TENSOR, WIDE, PARTS, CLUSTER, PADDED = 0, 1, 2, 64, 128, 2048, 4096
+TILES = ["256x128", "128x128", "128x64", "128x64k2", "64x128", "64x64", "64x64k2", "128x64k3", "64x64k3"]
 
 # name: n, c, h, w, m, groups, offset groups; 3x3, stride 1, pad 1, with mask
 SHAPES = {
@@ -66,6 +68,14 @@ class Kernel:
         self.library = ctypes.CDLL(str(path))
         self.library.onnx_rewrite_deform_conv_workspace.restype = ctypes.c_size_t
 
+    def chosen(self, problem: dict[str, Any], way: str) -> int:
+        """The tactic that runs a problem by default."""
+        x, weight, offset = (problem[name] for name in ("x", "weight", "offset"))
+        sizes = [*x.shape, weight.shape[0], *offset.shape[2:], *weight.shape[2:], *problem["strides"]]
+        sizes += [*problem["pads"][:2], *problem["dilations"], problem["groups"], problem["offset_groups"]]
+        _, kind, math = WAYS[way]
+        return self.library.onnx_rewrite_deform_conv_tactic((ctypes.c_int * len(sizes))(*sizes), kind, math)
+
     def prepare(self, problem: dict[str, Any], way: str, tactic: int) -> Any:
         """A function that queues one run, and the output; None if the tactic cannot run this."""
         import torch
@@ -94,14 +104,6 @@ class Kernel:
 
         run.kept = (x, weight, offset, bias, mask, workspace)  # type: ignore[attr-defined]
         return run, y
-
-
-def torchvision(problem: dict[str, Any]) -> Any:
-    """torchvision's result, as its users get it; pads must be symmetric."""
-    from torchvision.ops import deform_conv2d
-
-    x, offset, weight, bias, mask = (problem[name] for name in ("x", "offset", "weight", "bias", "mask"))
-    return deform_conv2d(x, offset, weight, bias, problem["strides"], problem["pads"][:2], problem["dilations"], mask)
 
 
 def reference(problem: dict[str, Any]) -> Any:
@@ -354,29 +356,6 @@ def beside_onnxruntime(kernel: Kernel, way: str, dtype: str, count: int) -> dict
     return {"version": onnxruntime.__version__, "problems": done, "failed": failed, "worst_of_bound": round(worst, 3)}
 
 
-def median_ms(run: Any, seconds: float = 0.02) -> float:
-    """Median of device times between events: at least 9, about `seconds` in all. L2 is as the last run left it."""
-    import torch
-
-    for _ in range(3):
-        run()
-    torch.cuda.synchronize()
-    begin = torch.cuda.Event(enable_timing=True)
-    end = torch.cuda.Event(enable_timing=True)
-    begin.record()
-    run()
-    end.record()
-    torch.cuda.synchronize()
-    count = int(min(200, max(9, seconds * 1e3 / max(begin.elapsed_time(end), 1e-3))))
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(count)]
-    for begin, end in events:
-        begin.record()
-        run()
-        end.record()
-    torch.cuda.synchronize()
-    return statistics.median(begin.elapsed_time(end) for begin, end in events)
-
-
 def problem_of(shape: tuple[int, ...], dtype: Any) -> dict[str, Any]:
     import torch
 
@@ -398,18 +377,6 @@ def problem_of(shape: tuple[int, ...], dtype: Any) -> dict[str, Any]:
         "groups": groups,
         "offset_groups": offset_groups,
     }
-
-
-def graphed(run: Any) -> Any:
-    """The run as a CUDA graph, so that the time between its two launches is the device's own."""
-    import torch
-
-    run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
 
 
 def speed(
@@ -437,16 +404,7 @@ def speed(
             row: dict[str, Any] = {"shape": name, "way": way, "gflop": round(flops / 1e9, 2), "tactics": {}}
             torch.backends.cuda.matmul.allow_tf32 = way == "tf32"
             if way != "bf16":  # which torchvision has not
-
-                def theirs(problem: dict[str, Any] = problem) -> Any:
-                    return torchvision(problem)
-
-                # As it is called, which in small problems is the time that the host takes; and its kernels alone.
-                row["torchvision_called_ms"] = round(median_ms(theirs), 4)
-                try:
-                    row["torchvision_ms"] = round(median_ms(graphed(theirs)), 4)
-                except RuntimeError as error:  # it cannot be captured
-                    row["torchvision_error"] = " ".join(str(error).split())[:200]
+                row.update(timed(problem))
             wanted = reference(problem) if way == "fp32" or flops < 1.2e10 else None
 
             def distance(y: Any, wanted: Any = wanted) -> float:
@@ -462,7 +420,7 @@ def speed(
             if way == "fp16" and every:
                 candidates += [TENSOR + WIDE + i for i in (0, 3)]
             if way != "bf16" and every and flops < 5e9:
-                candidates += [TENSOR + PARTS * parts + i for i in (1, 3, 6) for parts in (2, 4, 8)]
+                candidates += [TENSOR + CLUSTER + PARTS * parts + i for i in (1, 3, 6, 7) for parts in (2, 4, 8)]
             for tactic in candidates:
                 found = kernel.prepare(problem, way, tactic)
                 if found is not None:
@@ -484,8 +442,10 @@ def speed(
 def label(tactic: int) -> str:
     if tactic < TENSOR:
         return {-1: "auto", DIRECT: "direct", SIMT: "simt"}[tactic]
-    parts = f" /{tactic // PARTS}" if tactic > PARTS else ""
-    return ("wide " if tactic & WIDE else "") + TILES[tactic % WIDE - TENSOR] + parts
+    shared = tactic // PARTS % 16
+    parts = f" {'c' if tactic & CLUSTER else '/'}{shared}" if shared else ""
+    words = ("wide " if tactic & WIDE else "") + ("padded " if tactic & PADDED else "")
+    return words + TILES[tactic % WIDE - TENSOR] + parts
 
 
 def main(arguments: list[str]) -> int:
@@ -498,6 +458,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--every", action="store_true", help="times every tile shape")
     parser.add_argument("--onnxruntime", action="store_true", help="compares with onnxruntime's DeformConv too")
     parser.add_argument("--nvrtc", action="store_true", help="compares with the kernels as NVRTC compiles them")
+    parser.add_argument("--variants", action="store_true", help="compares ways of running the slowest shapes")
+    parser.add_argument("--no-speed", action="store_true", help="leaves out the table of all shapes")
     parser.add_argument("--profile", action="store_true", help="lists the kernels of two shapes with their times")
     parser.add_argument("--budget", type=float, default=300, help="seconds for timing")
     args = parser.parse_args(arguments)
@@ -516,7 +478,8 @@ def main(arguments: list[str]) -> int:
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "torchvision": vision.__version__,
-        "method": "median of CUDA event times of a replayed graph; L2 not flushed; "
+        "method": "median of CUDA event times, ours of a replayed graph, torchvision's of a call, "
+        "queued while the device waits; L2 not flushed; "
         "3x3, pad 1, mask, offsets and x normal(0, 1)",
     }
 
@@ -528,26 +491,37 @@ def main(arguments: list[str]) -> int:
 
         return write
 
+    if args.variants:
+        from benchmarks.deform_slow import peer_kernels, variants
+
+        keep("peer_kernels")(peer_kernels())
+        variants(kernel, keep("variants"))
+        print(f"variants: {time.perf_counter() - began:.1f} s", flush=True)
     if args.problems:
         every = [TENSOR + i for i in range(len(TILES))] + [TENSOR + WIDE]
-        every += [TENSOR + PARTS * parts + i for i in range(len(TILES)) for parts in (2, 3, 8)]
+        every += [TENSOR + PARTS * parts + i for i in range(len(TILES)) for parts in (2, 3, 8, 2 + 16, 3 + 16, 8 + 16)]
+        every += [TENSOR + PADDED + i for i in range(len(TILES))]
         correctness(kernel, args.problems, every, args.onnxruntime, keep("correctness"))
         print(f"correctness: {time.perf_counter() - began:.1f} s", flush=True)
     wanted = [name for name in SHAPES if not args.shapes or any(part in name for part in args.shapes.split(","))]
     if args.nvrtc:
         from benchmarks.deform_nvrtc import compared
 
-        keep("nvrtc")(compared(kernel, args.ways.split(","), wanted))
-    rows = speed(kernel, args.ways.split(","), wanted, args.every, args.budget, keep("speed"))
+        compared(kernel, args.ways.split(","), wanted, keep("nvrtc"))
+        print(f"NVRTC: {time.perf_counter() - began:.1f} s", flush=True)
+    rows = []
+    if not args.no_speed:
+        rows = speed(kernel, args.ways.split(","), wanted, args.every, args.budget, keep("speed"))
     if args.profile:
         keep("kernels")(profiled(kernel))
-    summary(rows)
+    if rows:
+        summary(rows)
     print(f"{time.perf_counter() - began:.1f} s; wrote {args.out}")
     return 1 if any(row["failed"] for row in result.get("correctness", ())) else 0
 
 
 def summary(rows: list[dict[str, Any]]) -> None:
-    """Ours beside a graph of torchvision's call, and where ours is slower."""
+    """Ours beside torchvision's call, and where ours is slower."""
     print(f"\n{'shape':38} {'way':5} {'torchvision':>11} {'ours':>8}")
     for row in rows:
         theirs = row.get("torchvision_ms")

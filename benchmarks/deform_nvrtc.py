@@ -5,10 +5,12 @@ Part of `python -m benchmarks deform-kernel --nvrtc`; needs a GPU, torch, cuda-c
 
 from __future__ import annotations
 
+import statistics
 import time
 from typing import Any
 
-from benchmarks.deform_kernel import SHAPES, WAYS, graphed, median_ms, problem_of
+from benchmarks.deform_kernel import SHAPES, WAYS, problem_of
+from benchmarks.deform_timing import graphed, interleaved_ms
 
 
 def launched(launcher: Any, problem: dict[str, Any], way: str) -> Any:
@@ -40,8 +42,8 @@ def launched(launcher: Any, problem: dict[str, Any], way: str) -> Any:
     return run, y, seconds
 
 
-def compared(kernel: Any, ways: list[str], shapes: list[str]) -> list[dict[str, Any]]:
-    """Runs both on every shape."""
+def compared(kernel: Any, ways: list[str], shapes: list[str], keep: Any) -> list[dict[str, Any]]:
+    """Runs both on every shape, in turn, seven times each."""
     import torch
     from cuda.core import Device
 
@@ -51,6 +53,7 @@ def compared(kernel: Any, ways: list[str], shapes: list[str]) -> list[dict[str, 
     reason = lack()
     if reason is not None:
         print(f"NVRTC: {reason}")
+        keep([{"lack": reason}])
         return [{"lack": reason}]
     torch.zeros(1, device="cuda")  # makes the context that both use
     Device(0).set_current()
@@ -64,15 +67,21 @@ def compared(kernel: Any, ways: list[str], shapes: list[str]) -> list[dict[str, 
             again, y, seconds = launched(launcher, problem, way)
             again()
             torch.cuda.synchronize()
+            times = interleaved_ms({"nvcc": graphed(run), "nvrtc": graphed(again)})
             row = {
                 "shape": name,
                 "way": way,
                 "same": bool(torch.equal(y, wanted)),
-                "nvcc_ms": round(median_ms(graphed(run)), 4),
-                "nvrtc_ms": round(median_ms(graphed(again)), 4),
                 "compiled_s": round(seconds, 2),
+                **{f"{key}_ms": round(statistics.median(each), 4) for key, each in times.items()},
+                **{f"{key}_range_ms": [round(min(each), 4), round(max(each), 4)] for key, each in times.items()},
             }
             rows.append(row)
+            keep(rows)
             told = "same" if row["same"] else "DIFFERENT"
-            print(f"{name:38} {way:5} nvcc {row['nvcc_ms']:.4f} NVRTC {row['nvrtc_ms']:.4f} {told}", flush=True)
+            told += f" {row['nvrtc_ms'] / row['nvcc_ms']:.3f}"
+            ranges = f"{row['nvcc_range_ms']} {row['nvrtc_range_ms']}"
+            print(
+                f"{name:38} {way:5} nvcc {row['nvcc_ms']:.4f} NVRTC {row['nvrtc_ms']:.4f} {told} {ranges}", flush=True
+            )
     return rows

@@ -190,6 +190,14 @@ size_t onnx_rewrite_deform_conv_workspace(int const* sizes, int type, int math, 
         (onnx_rewrite::Type)type, (onnx_rewrite::Math)math, tactic);
 }
 
+// The tactic that -1 stands for on the current GPU, or -2 if there is none.
+int onnx_rewrite_deform_conv_tactic(int const* sizes, int type, int math) {
+    onnx_rewrite::Device device{};
+    if (onnx_rewrite::current_device(&device)) return -2;
+    return onnx_rewrite::choose(*reinterpret_cast<onnx_rewrite::DeformConv const*>(sizes), (onnx_rewrite::Type)type,
+        (onnx_rewrite::Math)math, device);
+}
+
 int onnx_rewrite_deform_conv(int const* sizes, int type, int math, int tactic, void const* x, void const* weight,
     void const* offset, void const* bias, void const* mask, void* y, void* workspace, void* stream) {
     return (int)onnx_rewrite::deform_conv(*reinterpret_cast<onnx_rewrite::DeformConv const*>(sizes),
