@@ -40,9 +40,9 @@ measured() {
 }
 if [ "$what" = slow ]; then
   measured 40 --variants --problems 0 --no-speed --out "$out/deform_slow.json" | tee "$out/deform_slow.txt"
-  measured 30 --problems 0 --out "$out/deform_speed.json" --budget 25 | tee "$out/deform_speed.txt"
-  measured 30 --problems "${PROBLEMS:-60}" --no-speed --out "$out/deform_right.json" | tee "$out/deform_right.txt"
-  measured 45 --nvrtc --problems 0 --no-speed --ways fp16,tf32 --out "$out/deform_nvrtc.json" \
+  measured 25 --problems 0 --out "$out/deform_speed.json" --budget 20 | tee "$out/deform_speed.txt"
+  measured 25 --problems "${PROBLEMS:-60}" --no-speed --out "$out/deform_right.json" | tee "$out/deform_right.txt"
+  measured 40 --nvrtc --problems 0 --no-speed --ways fp16,tf32 --out "$out/deform_nvrtc.json" \
     --shapes "1x128x69x69,1x256x35x35,1x512,og4,g4,1x256x64x64" | tee "$out/deform_nvrtc.txt"
 elif [ "$what" != sanitizer ]; then
   measured 170 --problems "${PROBLEMS:-240}" --onnxruntime --every --nvrtc --budget 60 --out "$out/deform_kernel.json" \
@@ -51,7 +51,7 @@ fi
 
 if [ "$what" != speed ]; then
   tools="memcheck initcheck racecheck" types="fp16 tf32 fp32 bf16" limit=${LIMIT:-30}
-  [ "$what" = slow ] && tools="memcheck racecheck" types="fp16 tf32" limit=${LIMIT:-15}
+  [ "$what" = slow ] && tools="memcheck racecheck" types="fp16 tf32" limit=${LIMIT:-12}
   for tool in $tools; do
     for type in $types; do
       # One kernel a process: a tool rewrites every kernel that is loaded, and these are long.

@@ -494,8 +494,8 @@ def main(arguments: list[str]) -> int:
     if args.variants:
         from benchmarks.deform_slow import peer_kernels, variants
 
-        keep("peer_kernels")(peer_kernels())
         variants(kernel, keep("variants"))
+        keep("peer_kernels")(peer_kernels())
         print(f"variants: {time.perf_counter() - began:.1f} s", flush=True)
     if args.problems:
         every = [TENSOR + i for i in range(len(TILES))] + [TENSOR + WIDE]

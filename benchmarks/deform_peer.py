@@ -1,8 +1,8 @@
 """torchvision's deformable convolution as a peer: what it takes, and whether a CUDA graph of it does the work.
 
-torchvision 0.26 launches `deformable_im2col_kernel` without a stream, on the default one. While another stream is being
-captured such a kernel runs at once and is not in the graph: what is replayed multiplies columns of zeros. So its time is
-that of calls, queued while the device is kept busy, and a graph's only where its output follows the inputs.
+torchvision launches `deformable_im2col_kernel` without a stream, on the default one. While another stream is captured,
+such a kernel runs at once and is not in the graph: what is replayed multiplies columns of zeros. So its time is that of
+calls, queued while the device is kept busy, and a graph's only where its output follows the inputs.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ from typing import Any
 def median_ms(run: Any, seconds: float = 0.02, most: int = 200) -> float:
     """Median of device times between events: at least 9, about `seconds` in all. L2 is as the last run left it.
 
-    The device waits until everything is queued: otherwise it ends a run of 20 microseconds before the host has queued the
-    next, and what is measured between two events is the host.
+    The device waits until everything is queued: otherwise it ends a run of 20 microseconds before the host has queued
+    the next, and what is measured between two events is the host.
 
     Args:
         run: Queues the work on the current stream.
         seconds: Of device time.
-        most: Times that it runs; a stream takes about a thousand kernels, events and graphs before the host has to wait.
+        most: Times that it runs; a stream takes about a thousand kernels, events and graphs before the host must wait.
     """
     import torch
 

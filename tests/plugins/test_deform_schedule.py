@@ -67,7 +67,7 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 @st.composite
 def problems(draw: st.DrawFn) -> Sizes:
-    groups, offset_groups = draw(st.sampled_from([1, 1, 2, 3, 64])), draw(st.sampled_from([1, 1, 2, 4]))
+    groups, offset_groups = draw(st.sampled_from([1, 1, 2, 3, 4, 64])), draw(st.sampled_from([1, 1, 2, 4, 8]))
     c = math.lcm(groups, offset_groups) * draw(st.sampled_from([1, 3, 16, 64, 100, 512]))
     m = groups * draw(st.sampled_from([1, 3, 8, 64, 130, 256, 512]))
     h, w = draw(st.sampled_from([1, 7, 58, 300])), draw(st.sampled_from([1, 8, 33, 100]))
