@@ -311,6 +311,8 @@ def plan(options: argparse.Namespace) -> list[tuple[str, tuple[Any, ...]]]:
     if options.smoke:
         steps += [("measure", ((1, 16, 12, 10), 8, v, "fp32")) for v in kinds]
         return [*steps, *(("model", (name, "fp32", "auto")) for name in SHARED)]
+    if options.models:
+        return whole(options.expected is not None)
     if options.builtin:
         return [("measure", (*size, v, "fp32")) for size in (SMALL, LARGE) for v in ("builtin", "gather")]
     first = [v for v in kinds if v in ("grid", "gather", "gather-matmul", "gather-conv")]
@@ -321,13 +323,20 @@ def plan(options: argparse.Namespace) -> list[tuple[str, tuple[Any, ...]]]:
                 steps += [("measure", (shape, filters, variant, precision)) for variant in group]
         if group is first:
             steps += [("measure", (*SMALL, sampling, "fp32")) for sampling in ("grid", "gather")]
-            for name in SHARED[1:]:  # the first differs from the second in nothing but its norm
-                steps += [("model", (name, precision, "auto")) for precision in ("fp32", "fp16")]
-            steps += [("model", (SHARED[1], precision, "gather")) for precision in ("fp32", "fp16")]
-            if options.expected:
-                for precision in ("fp16", "tf32", "fp32"):
-                    steps += [("network", (*size, precision, "auto")) for size in NETWORKS]
-                steps.append(("network", (*NETWORKS[1], "fp16", "grid")))
+            steps += whole(options.expected is not None)
+    return steps
+
+
+def whole(networks: bool) -> list[tuple[str, tuple[Any, ...]]]:
+    """Of the plan what is a model, the smallest first."""
+    steps: list[tuple[str, tuple[Any, ...]]] = []
+    for name in SHARED:
+        steps += [("model", (name, precision, "auto")) for precision in ("fp32", "fp16")]
+    steps += [("model", (SHARED[1], precision, "gather")) for precision in ("fp32", "fp16")]
+    if networks:
+        for size in NETWORKS:
+            steps += [("network", (*size, precision, "auto")) for precision in ("fp16", "tf32", "fp32")]
+        steps.append(("network", (*NETWORKS[1], "fp16", "grid")))
     return steps
 
 
@@ -345,6 +354,7 @@ def main(arguments: list[str]) -> int:
         action="store_true",
         help="only TensorRT's own plugin beside the gathers: needs cublas",
     )
+    parser.add_argument("--models", action="store_true", help="only whole models")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes")
     parser.add_argument("--out", type=Path, default=results.FOLDER / "deform_conv.json")
     options = parser.parse_args(arguments)

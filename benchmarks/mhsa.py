@@ -106,6 +106,7 @@ def on_gpus(options: argparse.Namespace, mode: str) -> list[dict[str, Any]]:
         lanes = Lanes(
             groups, options.exports, options.work or Path(scratch), settings, options.budget, options.processors
         )
+        lanes.share_timings = options.share_timings
         if options.engine == "onnxruntime":
             lanes.lanes = [None]
         if not lanes.lanes:
@@ -210,6 +211,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--batch", nargs="+", type=int, default=None, help="these alone")
     parser.add_argument("--exports", type=Path, default=Path("models"), help="where export_models.py writes; awaited")
     parser.add_argument("--work", type=Path, default=None, help="keeps rewritten models and rows, to go on with")
+    parser.add_argument(
+        "--share-timings", action="store_true", help="builds take tactics' timings from earlier ones: quicker"
+    )
     parser.add_argument("--processors", type=int, default=processors(), help="processes that rewrite models")
     parser.add_argument("--layers", type=int, default=2, help="attention blocks in a row (--micro)")
     parser.add_argument("--engine", default="tensorrt:tactic-sources=edge_mask_convolutions+jit_convolutions")

@@ -78,7 +78,7 @@ class Group:
     Attributes:
         model: A family of `attention_models`, or the stem of a file.
         batch: How many examples at once.
-        precision: "fp16" or "fp32".
+        precision: "fp16", "tf32", or "fp32" without TF32.
         forms: The original first.
     """
 
@@ -114,22 +114,17 @@ WHOLE = (VIT, DEIT, BERT, LONG, SWIN)
 def plan() -> list[Group]:
     """What the H100 is asked, the most important first; the same engines may be in several groups."""
     two, first = ("original", "mhsa"), ("original", "spelling")
-    found = [Group(model, 8, "fp16", two) for model in (VIT, DEIT, BERT)]
-    found += _blocks([1, 32], ["fp16"], first)
-    found += [Group(LONG, 8, "fp16", two)]
-    found += [Group(model, 8, "fp16", (*two, "ln,mhsa")) for model in (VIT, BERT)]
-    found += _blocks([8], ["fp32"], first)
-    found += [Group(BERT, 8, "fp32", two), Group(VIT, 8, "fp32", two)]
-    found += _blocks([1, 32], ["fp32"], first)
-    found += _blocks([1, 32], ["fp16"], tuple(VARIANTS))
-    found += [Group(VIT, 1, "fp16", two), Group(BERT, 1, "fp16", two)]
-    found += [Group(DEIT, 8, "fp16", (*two, "ln,mhsa")), Group(BERT, 8, "fp16", (*two, "ln,mhsa", "qkv,mhsa"))]
-    found += [Group(SWIN, 8, "fp16", (*two, "ln,mhsa"))]
-    found += _blocks([8, 1, 32], ["fp32"], tuple(VARIANTS))
-    for precision in ("fp16", "fp32"):
+    found: list[Group] = []
+    for precision in ("fp16", "tf32"):
+        found += [Group(model, 8, precision, two) for model in WHOLE]
+    for batch in (1, 32):
+        found += [Group(model, batch, precision, two) for precision in ("fp16", "tf32") for model in WHOLE]
+    found += _blocks([8, 1, 32], ["fp16", "fp32"], first)
+    for forms in ((*two, "ln", "ln,mhsa"), tuple(MODEL_FORMS)):
         for batch in (8, 1, 32):
-            for forms in (two, (*two, "ln", "ln,mhsa"), tuple(MODEL_FORMS)):
-                found += [Group(model, batch, precision, forms) for model in WHOLE]
+            found += [Group(model, batch, precision, forms) for precision in ("fp16", "tf32") for model in WHOLE]
+    found += _blocks([8, 1, 32], ["fp16", "fp32"], tuple(VARIANTS))
+    found += [Group(model, 8, "fp32", two) for model in WHOLE]
     return list(dict.fromkeys(found))
 
 

@@ -39,6 +39,8 @@ class Lanes:
         budget: Seconds.
         processors: How many processes rewrite models.
         patience: For so many seconds exports that are not there are awaited.
+        share_timings: Whether a lane keeps the timings of tactics from one build to the next: builds are quicker, equal
+            layers get equal tactics, and build times say nothing.
         lanes: GPUs as CUDA_VISIBLE_DEVICES has them; None stands for what is there.
     """
 
@@ -48,7 +50,8 @@ class Lanes:
     settings: dict[str, Any]
     budget: float
     processors: int = 4
-    patience: float = 180.0
+    patience: float = 400.0
+    share_timings: bool = False
     lanes: Sequence[str | None] = field(default_factory=lambda: [*gpus()])
 
     def __post_init__(self) -> None:
@@ -175,6 +178,8 @@ class Lanes:
             if name.startswith("tensorrt"):
                 head, colon, more = name.partition(":")
                 name = f"{head}:{group.precision}{colon}{more}"
+            if self.share_timings and name.startswith("tensorrt"):
+                name += f":timing-cache={self.work / f'timings-{group.precision}-{worker.name[-1]}'}"
             job |= {"engine": name, "until": self._until, "each": not group.micro}
             answer = worker.do(job, self._end)
             told = answer.get("error") or answer["result"]

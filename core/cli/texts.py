@@ -304,6 +304,8 @@ What is shown and written:
   --export-profile F     F.before and F.after
   --export-layers F
   --export-outputs F
+  --export-engine F      the serialized engine, for trtexec --loadEngine or a
+                         runtime of yours
   --export-log F         the verbose log of the builds
   --log F                analyses a verbose log of trtexec (8.6 to 11) or of
                          --export-log: fusions, tactics, reformats, memory

@@ -1,4 +1,4 @@
-"""Files in trtexec's own formats, so that scripts that read its files read these."""
+"""Files in trtexec's own formats, so that scripts that read its files read these; and engines themselves."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnx_rewrite.engines.protocol import Layer, Timing
+from onnx_rewrite.model.files import write_atomically
 
 
 def times(timings: Sequence[Timing]) -> str:
@@ -85,12 +86,13 @@ def outputs(values: Mapping[str, Any]) -> str:
     return _list(rows)
 
 
-def write(path: str, text: str, *, side: str | None = None) -> Path:
-    """Writes a file; `side` ("before" or "after") goes into its name where two models are measured."""
+def write(path: str, content: str | bytes, *, side: str | None = None) -> Path:
+    """Writes a file, whole or not at all; `side` ("before" or "after") goes into its name where two models are measured."""
     target = Path(path)
     if side is not None:
         target = target.with_name(f"{target.stem}.{side}{target.suffix}")
-    target.write_text(text, encoding="utf-8")
+    data = content.encode() if isinstance(content, str) else content
+    write_atomically(target, lambda file: file.write(data))
     return target
 
 

@@ -49,6 +49,7 @@ def bench(
     export_profile: str | None = None,
     export_layers: str | None = None,
     export_outputs: str | None = None,
+    export_engine: str | None = None,
     export_log: str | None = None,
     log: str | None = None,
     nsys: str | None = None,
@@ -91,6 +92,7 @@ def bench(
         ("profile", export_profile),
         ("layers", export_layers),
         ("outputs", export_outputs),
+        ("engine", export_engine),
         ("log", export_log),
     ):
         if path is not None:
@@ -103,7 +105,13 @@ def bench(
     if export_log is not None:
         open(export_log, "w", encoding="utf-8").close()
     chosen = registry.choose(engines, options, precisions=wanted, log=export_log)
-    exports = {"times": export_times, "profile": export_profile, "layers": export_layers, "outputs": export_outputs}
+    exports = {
+        "times": export_times,
+        "profile": export_profile,
+        "layers": export_layers,
+        "outputs": export_outputs,
+        "engine": export_engine,
+    }
     notes: list[str] = []
 
     def watch(row: BenchmarkReport, engine: Engine, feed: Mapping[str, Any] | None) -> None:
@@ -161,7 +169,7 @@ def _export(
     side = ".".join(
         part for part in (f"{row.engine}-{row.precision}" if several else "", row.model if two else "") if part
     )
-    texts: dict[str, str] = {}
+    texts: dict[str, str | bytes] = {}
     if wanted["times"] and engine.timings:
         texts["times"] = exports.times(engine.timings)
     raw = getattr(engine, "raw_profile", None)
@@ -171,10 +179,15 @@ def _export(
         texts["layers"] = exports.layers(engine.layers, str(getattr(engine, "information", "")))
     if wanted["outputs"] and feed is not None and engine.obstacle is None and row.latency_ms.median is not None:
         texts["outputs"] = exports.outputs(engine.run(feed))
+    data = getattr(engine, "data", None)
+    if wanted["engine"] and data:
+        texts["engine"] = data
     lines: list[str] = []
     for name, path in wanted.items():
         if path is not None and name in texts:
             lines.append(f"{name:8} {exports.write(path, texts[name], side=side or None)}")
+        elif path is not None and name == "engine":
+            lines.append(f"{name:8} not written: {row.engine} has no engine that a file could hold")
         elif path is not None:
             lines.append(f"{name:8} not written: {row.engine} was not run, or does not tell")
     return lines

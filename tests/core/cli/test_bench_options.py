@@ -49,14 +49,20 @@ def test_exports_of_two_models(rewrite, hybrid: Path) -> None:
         (output,) = json.loads(Path(f"o.{side}.json").read_text())
         assert len(output["values"]) > 0
     assert "times    t.before.json" in ran.out
+    ran = rewrite("bench", "after.onnx", "--engines", "onnxruntime", *QUICK, "--export-engine", "e.engine")
+    assert "engine   not written: onnxruntime has no engine" in ran.out
+    assert not Path("e.engine").exists()
 
 
 @pytest.mark.usefixtures("rtx")
 def test_layers_without_a_gpu(rewrite, hybrid: Path) -> None:
     options = ("--engines", "tensorrt-rtx", "--compute-capability", "SM86", "--profile", "--export-log", "b.log")
     node = next(n.name for n in onnx.load(hybrid).graph.node if n.op_type == "Conv")
-    ran = rewrite("bench", hybrid, *options, "--where", node, "--where", "nonesuch", "--export-profile", "p.json")
+    ran = rewrite("bench", hybrid, *options, "--where", node, "--where", "nonesuch", "--export-profile", "p.json",
+                  "--export-engine", "e.engine")  # fmt: skip
     assert ran.status == 0, ran.err
+    assert "engine   e.engine" in ran.out
+    assert Path("e.engine").stat().st_size > 10_000
     assert "SM86 (ahead of time)" in ran.out
     assert "layers of the model after, tensorrt-rtx" in ran.out
     assert f"  {node}: in " in ran.out
