@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -87,12 +87,16 @@ def outputs(values: Mapping[str, Any]) -> str:
 
 
 def write(path: str, content: str | bytes, *, side: str | None = None) -> Path:
-    """Writes a file, whole or not at all; `side` ("before" or "after") goes into its name where two models are measured."""
+    """Writes a file, whole or not at all; `side` ("before", "after") goes into its name if two models are measured."""
     target = Path(path)
     if side is not None:
         target = target.with_name(f"{target.stem}.{side}{target.suffix}")
     data = content.encode() if isinstance(content, str) else content
-    write_atomically(target, lambda file: file.write(data))
+
+    def fill(file: BinaryIO) -> None:
+        file.write(data)
+
+    write_atomically(target, fill)
     return target
 
 

@@ -21,6 +21,7 @@ from onnx_rewrite.engines.options import BuildOptions
 from onnx_rewrite.engines.plugin_supply import Supply
 from onnx_rewrite.engines.precision import stated
 from onnx_rewrite.engines.protocol import EngineError, Model, Profile
+from onnx_rewrite.engines.trt_legacy import spelled_for_8
 from onnx_rewrite.engines.trt_warnings import condensed
 from onnx_rewrite.errors import UsageError
 
@@ -179,6 +180,7 @@ def parsable(
     *,
     functions: bool,
     decomposable: bool = False,
+    legacy: bool = False,
     is_plugin: Callable[[onnx.NodeProto], bool] | None = None,
 ) -> onnx.ModelProto:
     """The model as a parser can read it.
@@ -189,6 +191,10 @@ def parsable(
         is_plugin: Whether a node will find a plugin; then a function of its name is not put in its place.
         decomposable: Whether Attention nodes must allow being built from simpler layers, as TensorRT-RTX asks where it
             has no kernel for one, in fp32 above all.
+        legacy: Whether the parser is that of TensorRT 8.6, which reads some of opset 18 and above wrongly.
+
+    Raises:
+        EngineError: The parser would read a node wrongly.
     """
     proto = model.proto
     if proto.functions and not functions:
@@ -209,7 +215,7 @@ def parsable(
         for node in filter(_is_attention, proto.graph.node):
             if all(attribute.name != _DECOMPOSABLE for attribute in node.attribute):
                 node.attribute.append(onnx.helper.make_attribute(_DECOMPOSABLE, 1))
-    return proto
+    return spelled_for_8(proto) if legacy else proto
 
 
 def finds_plugin(trt: Any, node: onnx.NodeProto) -> bool:
@@ -285,6 +291,7 @@ def build(
         model,
         functions=knows_functions(trt),
         decomposable=library.startswith("TensorRT-RTX"),
+        legacy=library.startswith("TensorRT 8"),
         is_plugin=lambda node: finds_plugin(trt, node),
     )
     data = proto.SerializeToString()

@@ -181,6 +181,11 @@ def run(
     report.warnings = _warnings(driver, verdict, verify)
     if uncaptured is not None:
         report.warnings.append(uncaptured)
+    if target == "tensorrt-8.6":
+        from onnx_rewrite.engines.trt_legacy import misread
+
+        overlooked = misread(loaded.ir)
+        report.warnings += [] if overlooked is None else [overlooked]
     report.seconds = TotalSeconds(round(perf_counter() - began, 6))
     report.peak_rss_mb = reporting.peak_rss_mb()
     sites = [site for one in driver.passes for site in driver.sites[one.name]]
