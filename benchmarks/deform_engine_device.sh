@@ -4,13 +4,14 @@
 #
 #   OUT=FOLDER benchmarks/deform_engine_device.sh [KIT]
 #
-# KIT             a folder with env.sh that puts a Python 3.10 with TensorRT first (default: /opt/gpu-kit)
-# TENSORRT_INCLUDE_DIR  TensorRT's headers (default: .gpu/tensorrt-8.6/include)
+# KIT             a folder with env.sh that puts a Python 3.10 with TensorRT first (default: none, python3 has TensorRT)
+# TENSORRT_INCLUDE_DIR  TensorRT's headers
 # ONLY            parts of names of checks (default: all)
 set -uo pipefail
 cd "$(dirname "$0")/.."
-kit=${1:-/opt/gpu-kit} out=${OUT:-${TMPDIR:-/tmp}/deform-engine-results}
-include=${TENSORRT_INCLUDE_DIR:-$PWD/.gpu/tensorrt-8.6/include}
+kit=${1:-} out=${OUT:-${TMPDIR:-/tmp}/deform-engine-results}
+include=${TENSORRT_INCLUDE_DIR:?the folder of TensorRT's headers}
+python=python3
 work=$(mktemp -d)
 mkdir -p "$out"
 export PYTHONUNBUFFERED=1
@@ -32,14 +33,17 @@ echo "prepared in $SECONDS s"
 
 # Before the kit hides the system's libraries.
 toolkit=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")
-. "$kit/env.sh"
-python3.10 -c "import onnx_rewrite" 2>/dev/null ||
-  python3.10 -m pip install -q --no-deps --no-build-isolation --no-index -e . 2>&1 | tail -3
-python3.10 -m benchmarks deform-engine "$work/expect" --libraries "${libraries[@]}" --only "${ONLY:-}" --keep "$work/kept" \
+if [ -n "$kit" ]; then
+  . "$kit/env.sh" || exit 1
+  python=python3.10
+fi
+$python -c "import onnx_rewrite" 2>/dev/null ||
+  $python -m pip install -q --no-deps --no-build-isolation --no-index -e . 2>&1 | tail -3
+$python -m benchmarks deform-engine "$work/expect" --libraries "${libraries[@]}" --only "${ONLY:-}" --keep "$work/kept" \
   --budget "${BUDGET:-200}" --out "$out/deform_engine.json" 2>&1 | tee "$out/deform_engine.txt"
 
 if [ -f "$work/kept/layer.engine" ]; then
-  nvinfer=$(python3.10 -c 'import glob, site; print(glob.glob(site.getsitepackages()[0] + "/tensorrt/libnvinfer.so.8")[0])')
+  nvinfer=$($python -c 'import glob, site; print(glob.glob(site.getsitepackages()[0] + "/tensorrt/libnvinfer.so.8")[0])')
   g++ -std=c++17 -w -isystem "$include" -isystem "$toolkit/include" examples/run_engine.cpp -L"$toolkit/lib64" -lcudart -ldl \
     "$nvinfer" -Wl,--allow-shlib-undefined -o "$work/run_engine" || exit 1
   LD_LIBRARY_PATH=$(dirname "$nvinfer"):$toolkit/lib64:$LD_LIBRARY_PATH "$work/run_engine" "$work/kept/layer.engine" \

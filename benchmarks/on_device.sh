@@ -5,7 +5,7 @@
 #   OUT=FOLDER benchmarks/on_device.sh [SECONDS] [smoke|matrix|all|attention] [KIT]
 #
 # SECONDS   for everything (default: 540)
-# KIT       a folder with env.sh that puts a Python 3.10 with TensorRT first (default: /opt/gpu-kit, where there is one)
+# KIT       a folder with env.sh that puts a Python 3.10 with TensorRT first (default: none, python3 has TensorRT)
 # OUT       where results go: tensorrt.json, matrix.txt, smoke.txt, and everything else in all.tar.gz
 # ENGINE    what is measured (default: tensorrt with the tactic sources that need no cuBLAS)
 # PLAN      what the matrix measures, "MODEL:PASSES:PRECISION ..." (default: below)
@@ -17,7 +17,7 @@
 # the same machine finds models, engines and rows of the first, and goes on.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-budget=${1:-540} what=${2:-all} kit=${3:-/opt/gpu-kit}
+budget=${1:-540} what=${2:-all} kit=${3:-}
 out=${OUT:-${TMPDIR:-/tmp}/onnx-rewrite-results}
 state=${STATE:-${TMPDIR:-/tmp}/onnx-rewrite-state}
 models=${MODELS:-$state/models}
@@ -57,8 +57,8 @@ elif [ "$what" != smoke ]; then
   exporter=$!
 fi
 
-if [ -f "$kit/env.sh" ]; then
-  . "$kit/env.sh"
+if [ -n "$kit" ]; then
+  . "$kit/env.sh" || exit 1
   python=python3.10
 else
   python=python3
