@@ -23,6 +23,9 @@ _REDUCTIONS = frozenset(
 _LEAVES = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"})
 """Reductions that over no axes are the identity."""
 
+LAST_OF_8 = 17
+"""The last opset that the parser of 8.6 knows."""
+
 Constants = Mapping[str, onnx.TensorProto]
 
 
@@ -64,7 +67,7 @@ def misread(model: ir.Model) -> str | None:
     nodes = f"{first.op_type} '{first.name}'" + (f" and {count - 1} more" if count > 1 else "")
     return (
         f"the parser of TensorRT 8.6 overlooks the axes of {nodes}, an input since opset 18, and reduces over all axes:"
-        " `rewrite bench` builds them rightly, for trtexec export the model with opset 17"
+        " `rewrite bench` builds them rightly, for trtexec the model must be in opset 17"
     )
 
 

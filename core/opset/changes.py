@@ -24,13 +24,14 @@ def adapter_for(op_type: str, source: int, target: int) -> Adapter | None:
         return known.adapt
     if any(source < form.since <= target for form in INPUT_FORMS.get(op_type, {}).values()):
         return generic
-    old, new = _schema(op_type, source), _schema(op_type, target)
+    old, new = schema_of(op_type, source), schema_of(op_type, target)
     if old is None or new is None or (old.since_version == new.since_version):
         return None
     return None if _compatible(old, new) else convert
 
 
-def _schema(op_type: str, version: int) -> onnx.defs.OpSchema | None:
+def schema_of(op_type: str, version: int) -> onnx.defs.OpSchema | None:
+    """The standard operator as opset `version` has it; None where it has none."""
     try:
         return onnx.defs.get_schema(op_type, min(version, onnx.defs.onnx_opset_version()), "")
     except onnx.defs.SchemaError:

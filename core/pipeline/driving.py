@@ -11,13 +11,17 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
+from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.analysis.types import complete_types
 from onnx_rewrite.model import LoadedModel
 from onnx_rewrite.pipeline.graphsurgeon import Conditions, run_function
 from onnx_rewrite.registry import FunctionPass
 from onnx_rewrite.rewriter.driver import Driver, RulePass
+from onnx_rewrite.rewriter.functions import drop_functions
 from onnx_rewrite.rewriter.listing import Selection
-from onnx_rewrite.rewriter.raising import Raised
+from onnx_rewrite.rewriter.lowering import lower_opset
+from onnx_rewrite.rewriter.names import Names
+from onnx_rewrite.rewriter.raising import CannotRaise, Raised
 from onnx_rewrite.rewriter.site import Judge, Seconds, Site
 
 
@@ -84,6 +88,17 @@ class PassRun:
                     self.sites[name] = sites
                     self.seconds[name] = stage.seconds[name]
                 self._number(site for sites in stage.sites.values() for site in sites)
+
+    def lower(self, target: int) -> str | None:
+        """Lowers the model's opset, judged; the reason where that cannot be done, and the model is as it was."""
+        model = self._loaded.ir
+        drop_functions(model)
+        complete_types(model)
+        try:
+            self.raised.append(lower_opset(model, target, judge=self._judge, names=Names(model), constants=Constants()))
+        except CannotRaise as error:
+            return str(error)
+        return None
 
     def _stage(self, group: Sequence[Any]) -> Any:
         if isinstance(group[0], FunctionPass):

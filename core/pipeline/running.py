@@ -13,6 +13,7 @@ import numpy as np
 from onnx_rewrite import registry
 from onnx_rewrite.custom import Files, knowing_adapters
 from onnx_rewrite.engines import registry as registry_of_engines
+from onnx_rewrite.engines.trt_legacy import LAST_OF_8, misread
 from onnx_rewrite.errors import NotEquivalentError, UsageError
 from onnx_rewrite.model import LoadedModel, load, reload, to_proto
 from onnx_rewrite.pipeline import reporting
@@ -131,6 +132,9 @@ def run(
     if stages is not None:
         stages.write(loaded, "input")
 
+    too_new: list[str] = []
+    """Why the model could not be written in an opset that its target reads rightly."""
+
     def drive(model: LoadedModel, denied: frozenset[tuple[str, tuple[str, ...]]], *, judged: bool) -> PassRun:
         def turned(name: str) -> None:
             if stages is not None and model is loaded:
@@ -157,6 +161,8 @@ def run(
             after=turned,
         )
         driven.run()
+        if target == "tensorrt-8.6" and opset != "keep" and misread(model.ir) is not None:
+            too_new[:] = filter(None, [driven.lower(LAST_OF_8)])
         return driven
 
     uncaptured: str | None = None
@@ -181,11 +187,10 @@ def run(
     report.warnings = _warnings(driver, verdict, verify)
     if uncaptured is not None:
         report.warnings.append(uncaptured)
-    if target == "tensorrt-8.6":
-        from onnx_rewrite.engines.trt_legacy import misread
-
-        overlooked = misread(loaded.ir)
-        report.warnings += [] if overlooked is None else [overlooked]
+    overlooked = misread(loaded.ir) if target == "tensorrt-8.6" else None
+    if overlooked is not None:
+        reason = f"; lowering it here failed: {too_new[0]}" if too_new else ""
+        report.warnings.append(f"{overlooked}{reason}")
     report.seconds = TotalSeconds(round(perf_counter() - began, 6))
     report.peak_rss_mb = reporting.peak_rss_mb()
     sites = [site for one in driver.passes for site in driver.sites[one.name]]

@@ -59,7 +59,7 @@ class Raised:
 
 
 @dataclass
-class _Plan:
+class Plan:
     """The new form of one node, not yet in the graph; `pairs` is empty where the node stays."""
 
     node: ir.Node
@@ -103,16 +103,16 @@ def raise_opset(
         raise CannotRaise(f"its opset is {source}, and opset {target} is lower: an opset is only ever raised")
     if target > onnx.defs.onnx_opset_version():
         raise CannotRaise(f"opset {target} is newer than the installed onnx knows ({onnx.defs.onnx_opset_version()})")
-    plans: list[_Plan] = []
+    plans: list[Plan] = []
     try:
         for scope in _scopes(model, constants, target):
             _plan(scope, target, plans)
-        verdicts = _Court(judge, target, accept_inconclusive).judge_all(plans) if plans else []
+        verdicts = Court(judge, target, accept_inconclusive).judge_all(plans) if plans else []
     except BaseException:
         for plan in plans:
             plan.builder.discard()
         raise
-    _commit(model, plans, names, target)
+    commit_plans(model, plans, names, target)
     changed = ((node_label(p.node), v) for p, v in zip(plans, verdicts, strict=True) if p.pairs)
     return Raised(source, target, tuple(changed))
 
@@ -137,7 +137,7 @@ def _scopes(model: ir.Model, constants: Constants, target: int) -> Iterator[Scop
             yield Scope(body, opsets, constants)
 
 
-def _plan(scope: Scope, target: int, plans: list[_Plan]) -> None:
+def _plan(scope: Scope, target: int, plans: list[Plan]) -> None:
     source = scope.version
     shared: dict[tuple[object, ...], ir.Value] = {}
     adapters = {op_type: adapter_for(op_type, source, target) for op_type in {n.op_type for n in scope.graph}}
@@ -164,7 +164,7 @@ def _plan(scope: Scope, target: int, plans: list[_Plan]) -> None:
             pairs = [(o, n) for o, n in zip(node.outputs, change.outputs, strict=True) if n is not None]
             _inherit(node, pairs[0][1])
             _share(builder, shared)
-        plans.append(_Plan(node, scope, builder, pairs, change.form_only))
+        plans.append(Plan(node, scope, builder, pairs, change.form_only))
 
 
 def _inherit(node: ir.Node, value: ir.Value) -> None:
@@ -190,7 +190,7 @@ def _share(builder: Builder, shared: dict[tuple[object, ...], ir.Value]) -> None
     builder.initializers[:] = own
 
 
-class _Court:
+class Court:
     """Judges the plans; what was judged once is not judged again."""
 
     def __init__(self, judge: Judge | None, target: int, accept_inconclusive: bool) -> None:
@@ -199,7 +199,7 @@ class _Court:
         self._good = {"equivalent", "inconclusive"} if accept_inconclusive else {"equivalent"}
         self._known: dict[object, Verification] = {}
 
-    def judge_all(self, plans: list[_Plan]) -> list[Verification]:
+    def judge_all(self, plans: list[Plan]) -> list[Verification]:
         """A verdict for each plan.
 
         Raises:
@@ -217,7 +217,7 @@ class _Court:
             raise CannotRaise(f"its form at opset {self._target} is {verdict.verdict}{detail}", plan.node)
         return verdicts
 
-    def _verdict(self, plan: _Plan) -> Verification:
+    def _verdict(self, plan: Plan) -> Verification:
         if self._judge is None:
             return not_verified("verification is off")
         key: object = _likeness(plan) if plan.form_only else None
@@ -237,7 +237,7 @@ class _Court:
             self._known[key] = verdict
         return verdict
 
-    def _cut(self, plan: _Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    def _cut(self, plan: Plan) -> tuple[onnx.ModelProto, onnx.ModelProto]:
         node, scope = plan.node, plan.scope
         old = [v for v in node.outputs if v.name != "" and (v.uses() or v.is_graph_output())] or [node.outputs[0]]
         renamed = dict(plan.pairs)
@@ -253,7 +253,7 @@ class _Court:
         return before, cut_out(nodes, new, inputs, scope, opsets, (), declared=old)
 
 
-def _likeness(plan: _Plan) -> object:
+def _likeness(plan: Plan) -> object:
     """Equal for nodes that differ in nothing but names, dimensions and constants."""
     node = plan.node
     attributes = tuple(sorted((n, str(a.type), str(a.value), a.is_ref()) for n, a in node.attributes.items()))
@@ -261,7 +261,8 @@ def _likeness(plan: _Plan) -> object:
     return node.op_type, plan.scope.version, attributes, inputs, tuple(v.name != "" for v in node.outputs)
 
 
-def _commit(model: ir.Model, plans: list[_Plan], names: Names, target: int) -> None:
+def commit_plans(model: ir.Model, plans: list[Plan], names: Names, target: int, *, lower: bool = False) -> None:
+    """Puts the new forms into the graph, and writes the new opset; of functions above it only where `lower`."""
     for plan in plans:
         if plan.pairs:
             old, new = zip(*plan.pairs, strict=True)
@@ -271,6 +272,6 @@ def _commit(model: ir.Model, plans: list[_Plan], names: Names, target: int) -> N
     for imports in (model.graph.opset_imports, *(f.opset_imports for f in model.functions.values())):
         for domain in ("", "ai.onnx"):
             if domain in imports:
-                imports[domain] = max(imports[domain], target)
+                imports[domain] = target if lower else max(imports[domain], target)
     lowest = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", target)])
     model.ir_version = max(model.ir_version, lowest, _IR_OF_FREE_INITIALIZERS)
