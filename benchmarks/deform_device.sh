@@ -2,13 +2,10 @@
 # The deformable convolution's kernel on a GPU machine, without TensorRT: builds it, compares it, times it beside
 # torchvision, and runs compute-sanitizer over small problems. What there is when the time is up lies in $OUT.
 #
-#   OUT=FOLDER benchmarks/deform_device.sh [all|speed|slow|sanitizer]
+#   OUT=FOLDER benchmarks/deform_device.sh [all|speed|sanitizer]
 #
-# slow: the shapes that are furthest from what they could be, each tile and way of sharing it; NVRTC's kernels beside
-# nvcc's; fewer random problems and the shorter half of the sanitizer.
-#
-# PYTHON    a Python with torch, torchvision, onnx, onnx-ir, onnxruntime and cuda-core (default: python3)
-# PROBLEMS  random problems per type (default: 240; slow: 60)
+# PYTHON    a Python with torch, torchvision, onnx and onnxruntime (default: python3)
+# PROBLEMS  random problems per type (default: 240)
 # ARCH      what is compiled for (default: 90a)
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -24,40 +21,26 @@ source=plugins/deform_conv
 "${nvcc[@]}" -shared "$work/kernel.o" -o "$work/deform_conv.so" || exit 1
 "${nvcc[@]}" $source/check.cu "$work/kernel.o" -o "$work/check" || exit 1
 echo "built in $SECONDS s"
-timeout 30 "$work/check" | tee "$out/check.txt"
+timeout 60 "$work/check" | tee "$out/check.txt"
 
-# The packages of this repository under their names, without installing anything.
-mkdir -p "$work/site/onnx_rewrite"
-cp -r core/. "$work/site/onnx_rewrite/"
-cp -r passes "$work/site/onnx_rewrite/passes"
-cp -r plugins "$work/site/onnx_rewrite/plugins"
-measured() {
-  local limit=$1
-  shift
-  PYTHONPATH="$work/site" ONNX_REWRITE_CACHE="$work/cache" timeout "$limit" "$python" -m benchmarks deform-kernel \
-    --library "$work/deform_conv.so" "$@" 2>&1
-  echo "status $?, $SECONDS s so far"
-}
-if [ "$what" = slow ]; then
-  measured 40 --variants --problems 0 --no-speed --out "$out/deform_slow.json" | tee "$out/deform_slow.txt"
-  measured 25 --problems 0 --out "$out/deform_speed.json" --budget 20 | tee "$out/deform_speed.txt"
-  measured 25 --problems "${PROBLEMS:-60}" --no-speed --out "$out/deform_right.json" | tee "$out/deform_right.txt"
-  measured 40 --nvrtc --problems 0 --no-speed --ways fp16,tf32 --out "$out/deform_nvrtc.json" \
-    --shapes "1x128x69x69,1x256x35x35,1x512,og4,g4,1x256x64x64" | tee "$out/deform_nvrtc.txt"
-elif [ "$what" != sanitizer ]; then
-  measured 170 --problems "${PROBLEMS:-240}" --onnxruntime --every --nvrtc --budget 60 --out "$out/deform_kernel.json" \
-    | tee "$out/deform_kernel.txt"
+if [ "$what" != sanitizer ]; then
+  # The packages of this repository under their names, without installing anything.
+  mkdir -p "$work/site/onnx_rewrite"
+  cp -r core/. "$work/site/onnx_rewrite/"
+  cp -r passes "$work/site/onnx_rewrite/passes"
+  cp -r plugins "$work/site/onnx_rewrite/plugins"
+  PYTHONPATH="$work/site" ONNX_REWRITE_CACHE="$work/cache" timeout 170 "$python" -m benchmarks deform-kernel \
+    --library "$work/deform_conv.so" --problems "${PROBLEMS:-240}" --onnxruntime --every --nvrtc --budget 60 \
+    --out "$out/deform_kernel.json" 2>&1 | tee "$out/deform_kernel.txt"
 fi
 
 if [ "$what" != speed ]; then
-  tools="memcheck initcheck racecheck" types="fp16 tf32 fp32 bf16" limit=${LIMIT:-30}
-  [ "$what" = slow ] && tools="memcheck racecheck" types="fp16 tf32" limit=${LIMIT:-12}
-  for tool in $tools; do
-    for type in $types; do
+  for tool in memcheck initcheck racecheck; do
+    for type in fp16 tf32 fp32 bf16; do
       # One kernel a process: a tool rewrites every kernel that is loaded, and these are long.
       began=$SECONDS
-      CUDA_MODULE_LOADING=LAZY timeout "$limit" compute-sanitizer --tool "$tool" --error-exitcode 9 \
-        "$work/check" tiny "$type" > "$work/said.txt" 2>&1
+      CUDA_MODULE_LOADING=LAZY timeout "${LIMIT:-30}" compute-sanitizer --tool $tool --error-exitcode 9 \
+        "$work/check" tiny $type > "$work/said.txt" 2>&1
       status=$?
       { echo "== $tool $type: status $status, $((SECONDS - began)) s"; grep -E "ERROR SUMMARY|RACECHECK SUMMARY|runs," "$work/said.txt"; } | tee -a "$out/sanitizer.txt"
       [ $status = 0 ] || head -n 40 "$work/said.txt" | tee -a "$out/sanitizer.txt"

@@ -22,8 +22,8 @@ from benchmarks.deform_timing import graphed, median_ms
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE.parent / "plugins" / "deform_conv"
-DIRECT, SIMT, TENSOR, WIDE, PARTS, CLUSTER, PADDED = 0, 1, 2, 64, 128, 2048, 4096
-TILES = ["256x128", "128x128", "128x64", "128x64k2", "64x128", "64x64", "64x64k2", "128x64k3", "64x64k3"]
+DIRECT, SIMT, TENSOR, WIDE, PARTS = 0, 1, 2, 64, 128
+TILES = ["256x128", "128x128", "128x64", "128x64k2", "64x128", "64x64", "64x64k2"]
 
 # name: n, c, h, w, m, groups, offset groups; 3x3, stride 1, pad 1, with mask
 SHAPES = {
@@ -67,14 +67,6 @@ class Kernel:
     def __init__(self, path: Path) -> None:
         self.library = ctypes.CDLL(str(path))
         self.library.onnx_rewrite_deform_conv_workspace.restype = ctypes.c_size_t
-
-    def chosen(self, problem: dict[str, Any], way: str) -> int:
-        """The tactic that runs a problem by default."""
-        x, weight, offset = (problem[name] for name in ("x", "weight", "offset"))
-        sizes = [*x.shape, weight.shape[0], *offset.shape[2:], *weight.shape[2:], *problem["strides"]]
-        sizes += [*problem["pads"][:2], *problem["dilations"], problem["groups"], problem["offset_groups"]]
-        _, kind, math = WAYS[way]
-        return self.library.onnx_rewrite_deform_conv_tactic((ctypes.c_int * len(sizes))(*sizes), kind, math)
 
     def prepare(self, problem: dict[str, Any], way: str, tactic: int) -> Any:
         """A function that queues one run, and the output; None if the tactic cannot run this."""
@@ -420,7 +412,7 @@ def speed(
             if way == "fp16" and every:
                 candidates += [TENSOR + WIDE + i for i in (0, 3)]
             if way != "bf16" and every and flops < 5e9:
-                candidates += [TENSOR + CLUSTER + PARTS * parts + i for i in (1, 3, 6, 7) for parts in (2, 4, 8)]
+                candidates += [TENSOR + PARTS * parts + i for i in (1, 3, 6) for parts in (2, 4, 8)]
             for tactic in candidates:
                 found = kernel.prepare(problem, way, tactic)
                 if found is not None:
@@ -442,10 +434,8 @@ def speed(
 def label(tactic: int) -> str:
     if tactic < TENSOR:
         return {-1: "auto", DIRECT: "direct", SIMT: "simt"}[tactic]
-    shared = tactic // PARTS % 16
-    parts = f" {'c' if tactic & CLUSTER else '/'}{shared}" if shared else ""
-    words = ("wide " if tactic & WIDE else "") + ("padded " if tactic & PADDED else "")
-    return words + TILES[tactic % WIDE - TENSOR] + parts
+    parts = f" /{tactic // PARTS}" if tactic > PARTS else ""
+    return ("wide " if tactic & WIDE else "") + TILES[tactic % WIDE - TENSOR] + parts
 
 
 def main(arguments: list[str]) -> int:
@@ -458,8 +448,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--every", action="store_true", help="times every tile shape")
     parser.add_argument("--onnxruntime", action="store_true", help="compares with onnxruntime's DeformConv too")
     parser.add_argument("--nvrtc", action="store_true", help="compares with the kernels as NVRTC compiles them")
-    parser.add_argument("--variants", action="store_true", help="compares ways of running the slowest shapes")
-    parser.add_argument("--no-speed", action="store_true", help="leaves out the table of all shapes")
     parser.add_argument("--profile", action="store_true", help="lists the kernels of two shapes with their times")
     parser.add_argument("--budget", type=float, default=300, help="seconds for timing")
     args = parser.parse_args(arguments)
@@ -491,16 +479,9 @@ def main(arguments: list[str]) -> int:
 
         return write
 
-    if args.variants:
-        from benchmarks.deform_slow import peer_kernels, variants
-
-        variants(kernel, keep("variants"))
-        keep("peer_kernels")(peer_kernels())
-        print(f"variants: {time.perf_counter() - began:.1f} s", flush=True)
     if args.problems:
         every = [TENSOR + i for i in range(len(TILES))] + [TENSOR + WIDE]
-        every += [TENSOR + PARTS * parts + i for i in range(len(TILES)) for parts in (2, 3, 8, 2 + 16, 3 + 16, 8 + 16)]
-        every += [TENSOR + PADDED + i for i in range(len(TILES))]
+        every += [TENSOR + PARTS * parts + i for i in range(len(TILES)) for parts in (2, 3, 8)]
         correctness(kernel, args.problems, every, args.onnxruntime, keep("correctness"))
         print(f"correctness: {time.perf_counter() - began:.1f} s", flush=True)
     wanted = [name for name in SHAPES if not args.shapes or any(part in name for part in args.shapes.split(","))]
@@ -508,14 +489,10 @@ def main(arguments: list[str]) -> int:
         from benchmarks.deform_nvrtc import compared
 
         compared(kernel, args.ways.split(","), wanted, keep("nvrtc"))
-        print(f"NVRTC: {time.perf_counter() - began:.1f} s", flush=True)
-    rows = []
-    if not args.no_speed:
-        rows = speed(kernel, args.ways.split(","), wanted, args.every, args.budget, keep("speed"))
+    rows = speed(kernel, args.ways.split(","), wanted, args.every, args.budget, keep("speed"))
     if args.profile:
         keep("kernels")(profiled(kernel))
-    if rows:
-        summary(rows)
+    summary(rows)
     print(f"{time.perf_counter() - began:.1f} s; wrote {args.out}")
     return 1 if any(row["failed"] for row in result.get("correctness", ())) else 0
 

@@ -74,45 +74,11 @@ __host__ __device__ constexpr int full_arrivals() {
 #endif
 }
 
-// Until all sampling threads of a block are here.
-template <int kThreads> __device__ __forceinline__ void consumers_wait() { asm volatile("bar.sync 1, %0;" ::"n"(kThreads) : "memory"); }
-
-// Blocks of this one's cluster, along y; until all threads of the cluster are here that have not ended; and a number in the
-// shared memory of block `rank`, where `at` is in one's own.
-__device__ __forceinline__ int cluster_blocks() {
-    int count = 1;
-#if __CUDA_ARCH__ >= 900
-    asm("mov.u32 %0, %%cluster_nctaid.y;" : "=r"(count));
-#endif
-    return count;
-}
-
-__device__ __forceinline__ void cluster_wait() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
-#endif
-}
-
-__device__ __forceinline__ float cluster_read(float const* at, int rank) {
-    float found = 0.f;
-#if __CUDA_ARCH__ >= 900
-    uint32_t place;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(place) : "r"(shared_address(at)), "r"(rank));
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(found) : "r"(place) : "memory");
-#endif
-    return found;
-}
-
-// Of the fragment of one quarter of a chunk that two steps read: threads whose vectors lie in the other quarter give zeros.
-__device__ __forceinline__ uint32_t quarter(uint32_t word, int which, int lane) { return (lane >> 1 & 1) == (which & 1) ? word : 0; }
-
 #if ONNX_REWRITE_WGMMA
 __device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory"); }
 
-#define LIST_8 "%0, %1, %2, %3, %4, %5, %6, %7"
-#define LIST_16 LIST_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define LIST_0 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define LIST_32 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define LIST_64 "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
@@ -123,8 +89,6 @@ __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sy
     asm volatile("{ .reg .pred p; setp.ne.b32 p, " MORE ", 0;\n" \
                  "wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPES " {" D "}, {" A "}, " B ", p, 1, 1" TAIL ";\n}\n" \
                  : __VA_ARGS__ : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(kMore))
-#define WGMMA_16(K, TYPES, TAIL) WGMMA("m64n16" K, TYPES, LIST_8, "%8, %9, %10, %11", "%12", "%13", TAIL, F8(0))
-#define WGMMA_32(K, TYPES, TAIL) WGMMA("m64n32" K, TYPES, LIST_16, "%16, %17, %18, %19", "%20", "%21", TAIL, F8(0), F8(8))
 #define WGMMA_64(K, TYPES, TAIL) WGMMA("m64n64" K, TYPES, LIST_0, "%32, %33, %34, %35", "%36", "%37", TAIL, F32(0))
 #define WGMMA_128(K, TYPES, TAIL) \
     WGMMA("m64n128" K, TYPES, LIST_0 ", " LIST_32, "%64, %65, %66, %67", "%68", "%69", TAIL, F32(0), F32(32))
@@ -132,15 +96,13 @@ __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sy
     WGMMA("m64n256" K, TYPES, LIST_0 ", " LIST_32 ", " LIST_64 ", " LIST_96, "%128, %129, %130, %131", "%132", "%133", TAIL, \
           F32(0), F32(32), F32(64), F32(96))
 #define WGMMA_ANY(K, TYPES, TAIL) \
-    if constexpr (N == 16) WGMMA_16(K, TYPES, TAIL); \
-    else if constexpr (N == 32) WGMMA_32(K, TYPES, TAIL); \
-    else if constexpr (N == 64) WGMMA_64(K, TYPES, TAIL); \
+    if constexpr (N == 64) WGMMA_64(K, TYPES, TAIL); \
     else if constexpr (N == 128) WGMMA_128(K, TYPES, TAIL); \
     else WGMMA_256(K, TYPES, TAIL)
 
 // d [64 positions x N] += a [64 x 32 bytes] * b [N x 32 bytes], one warpgroup; a in fragments, b by descriptor. Without
 // kMore what was in d is forgotten.
-template <typename T, int N, int kMore = 1> __device__ __forceinline__ void multiply(float* d, uint32_t const* a, uint64_t b) {
+template <typename T, int N, int kMore = 1> __device__ __forceinline__ void multiply(float (&d)[N / 2], uint32_t const* a, uint64_t b) {
     if constexpr (sizeof(T) == 4) { WGMMA_ANY("k8", "tf32.tf32", ""); }
     else if constexpr (IsHalf<T>::value) { WGMMA_ANY("k16", "f16.f16", ", 0"); }
     else { WGMMA_ANY("k16", "bf16.bf16", ", 0"); }
@@ -161,71 +123,35 @@ __device__ __forceinline__ uint64_t descriptor(uint32_t tile) {
     return (uint64_t)1 << 62 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 16 | (tile & 0x3ffff) >> 4;
 }
 
-// The operand of the matrix unit: as it was sampled, or as APART parts, which meet only their own rows of the tile.
-template <int APART> struct Operand { uint32_t parts[APART == 4 ? 2 : 1][16]; };
-
-template <int APART> __device__ __forceinline__ Operand<APART> operand_of(uint32_t const (&a)[16], int lane) {
-    Operand<APART> found;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-        if constexpr (APART == 4) found.parts[0][i] = quarter(a[i], 0, lane), found.parts[1][i] = quarter(a[i], 1, lane);
-        else found.parts[0][i] = a[i];
-    }
-    return found;
-}
-
-template <int APART> __device__ __forceinline__ void keep(Operand<APART>& a) {
-    keep(a.parts[0]);
-    if constexpr (APART == 4) keep(a.parts[1]);
-}
-
-// Queues the four steps of a stage: 128 bytes of every row of the tile of weights. Without kMore what was in d is forgotten.
-template <typename T, int N, int APART, int kMore = 1>
-__device__ __forceinline__ void multiply_steps(float (&d)[N / 2], Operand<APART> const& a, uint32_t tile) {
-#pragma unroll
-    for (int step = 0; step < 4; ++step) {
-        uint64_t const b = descriptor(tile + step * 32);
-        if constexpr (APART == 1) {
-            if (step == 0) multiply<T, N, kMore>(d, a.parts[0], b);
-            else multiply<T, N>(d, a.parts[0] + step * 4, b);
-        } else {
-            // Steps 0 and 1 are the first half of a pixel's bytes, 2 and 3 the second.
-            constexpr int kRows = N / APART;
-#pragma unroll
-            for (int i = 0; i < APART / 2; ++i) {
-                int const which = (step >> 1) * (APART / 2) + i;
-                uint64_t const rows = b + (which * kRows * kRowBytes >> 4);
-                if (step % 2 == 0) multiply<T, kRows, kMore>(d + which * kRows / 2, a.parts[i] + step * 4, rows);
-                else multiply<T, kRows>(d + which * kRows / 2, a.parts[i] + step * 4, rows);
-            }
-        }
-    }
-}
-
-template <typename T, int N, int APART>
-__device__ __forceinline__ void multiply_stage(float (&d)[N / 2], Operand<APART>& a, uint32_t tile, int) {
+// Queues the four steps of a stage: 128 bytes of every row of the tile of weights.
+template <typename T, int N>
+__device__ __forceinline__ void multiply_stage(float (&d)[N / 2], uint32_t (&a)[16], uint32_t tile, int) {
     keep(d);
-    keep(a);
     wgmma_fence();
-    multiply_steps<T, N, APART>(d, a, tile);
+#pragma unroll
+    for (int step = 0; step < 4; ++step) multiply<T, N>(d, a + step * 4, descriptor(tile + step * 32));
     wgmma_commit();
 }
 
 // The same for factors that are sums of two: d = low * tile + high * tile_low + high * tile, small products first.
-template <int N, int APART>
+template <int N>
 __device__ __forceinline__ void multiply_halves(
-    float (&d)[N / 2], Operand<APART>& high, Operand<APART>& low, uint32_t tile, uint32_t tile_low, int) {
+    float (&d)[N / 2], uint32_t (&high)[16], uint32_t (&low)[16], uint32_t tile, uint32_t tile_low, int) {
     keep(d);
     keep(high);
     keep(low);
     wgmma_fence();
-    multiply_steps<float, N, APART, 0>(d, low, tile);
-    multiply_steps<float, N, APART>(d, high, tile_low);
-    multiply_steps<float, N, APART>(d, high, tile);
+    multiply<float, N, 0>(d, low, descriptor(tile));
+#pragma unroll
+    for (int step = 1; step < 4; ++step) multiply<float, N>(d, low + step * 4, descriptor(tile + step * 32));
+#pragma unroll
+    for (int step = 0; step < 4; ++step) multiply<float, N>(d, high + step * 4, descriptor(tile_low + step * 32));
+#pragma unroll
+    for (int step = 0; step < 4; ++step) multiply<float, N>(d, high + step * 4, descriptor(tile + step * 32));
     wgmma_commit();
 }
 
-template <int N, int APART> __device__ __forceinline__ void multiply_wait(float (&d)[N], Operand<APART>& a) {
+template <int N> __device__ __forceinline__ void multiply_wait(float (&d)[N], uint32_t (&a)[16]) {
     wgmma_wait();
     keep(d);
     keep(a);
@@ -243,42 +169,27 @@ template <typename T> __device__ __forceinline__ void multiply(float* d, uint32_
 #endif
 }
 
-template <int APART> struct Operand { uint32_t words[16]; };
-
-template <int APART> __device__ __forceinline__ Operand<APART> operand_of(uint32_t const (&a)[16], int) {
-    Operand<APART> found;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) found.words[i] = a[i];
-    return found;
-}
-
-template <typename T, int N, int APART>
-__device__ __forceinline__ void multiply_stage(float (&d)[N / 2], Operand<APART> const& a, uint32_t tile, int lane) {
+template <typename T, int N>
+__device__ __forceinline__ void multiply_stage(float (&d)[N / 2], uint32_t (&a)[16], uint32_t tile, int lane) {
 #if __CUDA_ARCH__ >= 800
 #pragma unroll
     for (int pair = 0; pair < 2; ++pair) {
         uint32_t const place = tile + (lane & 7) * kRowBytes + (((pair * 4 + (lane >> 3)) ^ (lane & 7)) << 4);
 #pragma unroll
         for (int block = 0; block < N / 8; ++block) {
-            // Where groups share the tile, each has its rows, and its half or quarter of a pixel's bytes.
-            int const which = block / (N / 8 / APART);
-            if (APART > 1 && which / (APART == 4 ? 2 : 1) != pair) continue;
-            uint32_t words[8];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) words[i] = APART == 4 ? quarter(a.words[pair * 8 + i], which, lane) : a.words[pair * 8 + i];
             uint32_t b[4];
             asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                          : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3]) : "r"(place + block * 8 * kRowBytes) : "memory");
-            multiply<T>(d + block * 4, words, b[0], b[1]);
-            multiply<T>(d + block * 4, words + 4, b[2], b[3]);
+            multiply<T>(d + block * 4, a + pair * 8, b[0], b[1]);
+            multiply<T>(d + block * 4, a + pair * 8 + 4, b[2], b[3]);
         }
     }
 #endif
 }
 
-template <int N, int APART>
+template <int N>
 __device__ __forceinline__ void multiply_halves(
-    float (&d)[N / 2], Operand<APART> const& high, Operand<APART> const& low, uint32_t tile, uint32_t tile_low, int lane) {
+    float (&d)[N / 2], uint32_t (&high)[16], uint32_t (&low)[16], uint32_t tile, uint32_t tile_low, int lane) {
 #pragma unroll
     for (int i = 0; i < N / 2; ++i) d[i] = 0.f;
     multiply_stage<float, N>(d, low, tile, lane);
@@ -286,7 +197,7 @@ __device__ __forceinline__ void multiply_halves(
     multiply_stage<float, N>(d, high, tile, lane);
 }
 
-template <int N, int APART> __device__ __forceinline__ void multiply_wait(float (&)[N], Operand<APART> const&) {}
+template <int N> __device__ __forceinline__ void multiply_wait(float (&)[N], uint32_t (&)[16]) {}
 #endif
 
 ONNX_REWRITE_LOCAL_END

@@ -54,24 +54,16 @@ struct Call {
 
     template <typename Kernel, typename... Arguments>
     cudaError_t launch(Kernel kernel, Launch const& l, int parts, Arguments... arguments) const {
-        cudaLaunchAttribute attributes[2]{};
-        int count = 0;
-        if (overlap) {
-            attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-            attributes[count++].val.programmaticStreamSerializationAllowed = 1;
-        }
-        if (l.together > 1) {
-            attributes[count].id = cudaLaunchAttributeClusterDimension;
-            attributes[count].val.clusterDim.x = attributes[count].val.clusterDim.z = 1;
-            attributes[count++].val.clusterDim.y = l.together;
-        }
+        cudaLaunchAttribute attribute{};
+        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        attribute.val.programmaticStreamSerializationAllowed = 1;
         cudaLaunchConfig_t config{};
         config.gridDim = dim3((unsigned)l.blocks, parts);
         config.blockDim = dim3(l.threads);
         config.dynamicSmemBytes = l.shared;
         config.stream = stream;
-        config.attrs = attributes;
-        config.numAttrs = count;
+        config.attrs = &attribute;
+        config.numAttrs = overlap ? 1 : 0;
         return cudaLaunchKernelEx(&config, kernel, work.plan, arguments...);
     }
 
@@ -85,24 +77,15 @@ struct Call {
         return launch(finish_kernel<T>, l, 1, l.parts, static_cast<char const*>(workspace), bias, y);
     }
 
-    template <bool kPacked, bool kSplit, int kApart> cudaError_t tiles(Launch const& l) const {
+    template <bool kPacked, bool kSplit> cudaError_t tiles(Launch const& l) const {
         switch (l.shape) {
 #define ONNX_REWRITE_LAUNCH(I, N, WM, WK, STAGES, TURN, ALONE) \
     case I: \
-        if constexpr ((!kSplit || comes_in_two_parts(N, WK)) && (kApart == 1 || (comes_apart(N, WK) && !(kSplit && kApart == 4)))) \
-            return tile(tensor_kernel<T, kPacked, kSplit, kApart, N, WM, WK, STAGES>, l); \
+        if constexpr (!kSplit || comes_in_two_parts(N)) \
+            return tile(tensor_kernel<T, kPacked, kSplit, N, WM, WK, STAGES>, l); \
         break;
             ONNX_REWRITE_TILES(ONNX_REWRITE_LAUNCH)
 #undef ONNX_REWRITE_LAUNCH
-        }
-        return cudaErrorNotSupported;
-    }
-
-    template <bool kPacked, bool kSplit> cudaError_t tiles(Launch const& l) const {
-        switch (work.plan.apart) {
-        case 1: return tiles<kPacked, kSplit, 1>(l);
-        case 2: return tiles<kPacked, kSplit, 2>(l);
-        case 4: return tiles<kPacked, kSplit, 4>(l);
         }
         return cudaErrorNotSupported;
     }
@@ -188,14 +171,6 @@ extern "C" {
 size_t onnx_rewrite_deform_conv_workspace(int const* sizes, int type, int math, int tactic) {
     return onnx_rewrite::workspace_size(*reinterpret_cast<onnx_rewrite::DeformConv const*>(sizes),
         (onnx_rewrite::Type)type, (onnx_rewrite::Math)math, tactic);
-}
-
-// The tactic that -1 stands for on the current GPU, or -2 if there is none.
-int onnx_rewrite_deform_conv_tactic(int const* sizes, int type, int math) {
-    onnx_rewrite::Device device{};
-    if (onnx_rewrite::current_device(&device)) return -2;
-    return onnx_rewrite::choose(*reinterpret_cast<onnx_rewrite::DeformConv const*>(sizes), (onnx_rewrite::Type)type,
-        (onnx_rewrite::Math)math, device);
 }
 
 int onnx_rewrite_deform_conv(int const* sizes, int type, int math, int tactic, void const* x, void const* weight,

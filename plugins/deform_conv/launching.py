@@ -29,7 +29,7 @@ def kernel_names(work: Work, kind: int) -> tuple[str, ...]:
             template = (_word(order),)
         elif launch.kind == "tensor":
             s = schedule.SHAPES[launch.shape]
-            template = (_word(packed), _word(split), work.plan.apart, s.n, s.wm, s.wk, s.stages)
+            template = (_word(packed), _word(split), s.n, s.wm, s.wk, s.stages)
         arguments = ", ".join(map(str, (_TYPES[kind], *template)))
         named.append(f"onnx_rewrite::{launch.kind}_kernel<{arguments}>")
     return tuple(named)
@@ -138,17 +138,13 @@ class Launcher:
             config.gridDimY = launch.parts
         config.blockDimX, config.blockDimY, config.blockDimZ = launch.threads, 1, 1
         config.sharedMemBytes = launch.shared
-        attributes: list[Any] = []
         if launch.kind in ("simt", "tensor", "finish") and gpu.device.major >= 9:  # begins while `prepare` still runs
-            attributes.append(driver.CUlaunchAttribute())
-            attributes[-1].id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-            attributes[-1].value.programmaticStreamSerializationAllowed = 1
-        if launch.together > 1:
-            attributes.append(driver.CUlaunchAttribute())
-            attributes[-1].id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-            cluster = attributes[-1].value.clusterDim
-            cluster.x, cluster.y, cluster.z = 1, launch.together, 1
-        config.attrs, config.numAttrs = attributes, len(attributes)
+            attribute = driver.CUlaunchAttribute()
+            attribute.id = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            attribute.value.programmaticStreamSerializationAllowed = 1
+            config.attrs, config.numAttrs = [attribute], 1
+        else:
+            config.numAttrs = 0
         return _Ready(launch, driver.CUfunction(int(handle)), config)
 
     def _gpu(self) -> _Gpu:

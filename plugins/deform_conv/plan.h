@@ -34,29 +34,24 @@ namespace onnx_rewrite {
 ONNX_REWRITE_LOCAL_BEGIN
 
 constexpr int kRowBytes = 128;   // of one stage: a row of the weight tile, a pixel's channels; the width of the swizzle
-constexpr int kTapGroup = 9;     // taps of a block whose sampling points are kept in shared memory at a time
+constexpr int kTapGroup = 9;     // taps whose sampling points are kept in shared memory at a time
 constexpr int kStrip = 16;       // output positions are numbered in strips of this width, so that a tile is a patch
 constexpr int kEntryBytes = 16;  // of one sampling point in shared memory
 constexpr int kPartialBytes = 8 << 20;  // at most, of sums that several blocks compute parts of
 
 ONNX_REWRITE_BOTH constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-// What the kernels derive from the sizes. Channels fall into blocks, the largest runs that lie in one group and one offset
-// group. Small ones lie side by side in a chunk of kRowBytes, `pack` of them, each padded to its share; others are padded
-// to whole chunks. Where the blocks of a pack are groups, each has its share of a tile's filters, too: `apart` groups are one
-// bundle, else one is. A unit is a chunk of a bundle; a stage is one unit at one tap.
+// What the kernels derive from the sizes. Channels fall into blocks, the largest runs that lie in one group and one
+// offset group; each is padded to whole chunks of kRowBytes. A stage is one chunk at one tap.
 struct Plan {
     DeformConv p;
     int taps, ohw, positions;
-    int bundles, apart;
-    int block_channels, chunk, chunks;        // chunk: channels per stage; chunks: per block
-    int pack, units;                          // units: per bundle
-    int span;                                 // packs whose sampling points are in shared memory at a time
-    int channels;                             // per pixel in the workspace, padding included
-    int pitch, image_pixels;                  // of the framed image
-    int filters, filter_tile, filter_tiles;   // filters: of one group, as the problem counts them
-    int copies;                               // of the weights: 2 where each is a sum of two numbers
-    int stages;                               // per bundle
+    int blocks_per_group, block_channels, chunk, chunks;  // chunk: channels per stage; chunks: per block
+    int channels;                                         // per pixel in the workspace, padding included
+    int pitch, image_pixels;                              // of the framed image
+    int filters, filter_tile, filter_tiles;               // per group
+    int copies;                                           // of the weights: 2 where each is a sum of two numbers
+    int stages;                                           // per group
     int64_t weight_offset, partial_offset, bytes;         // where weights and partial sums begin in the workspace; its size
 };
 
@@ -70,18 +65,15 @@ constexpr int kSimtShared = kSimtDepth * (kSimtFilters + kSimtPositions) * 4 + k
 // where weights come in two parts.
 template <int N, int WM, int WK, int STAGES, int COPIES = 1> struct Tile {
     static constexpr int kPositions = 64 * WM, kConsumers = 128 * WM * WK;
-    // Registers are dealt out by warpgroups: what a sampling thread needs, of 256 numbers of sums or beside two more
-    // warpgroups, fits only if the warp with the weights gives its own away.
-    static constexpr bool kDealRegisters = (N * COPIES == 256 && kConsumers == 256) || kConsumers == 384;
-    static constexpr int kRegisters = kConsumers == 384 ? 160 : 240;
+    // Registers are dealt out by warpgroups: sums of 256 numbers a thread fit only if the warp with the weights gives its
+    // own away.
+    static constexpr bool kDealRegisters = N * COPIES == 256 && kConsumers == 256;
     static constexpr int kThreads = kConsumers + (kDealRegisters ? 128 : 32);
     static constexpr int kPart = N * kRowBytes, kBytes = kPart * COPIES, kSums = kPositions + 4;
-    // Blocks of a cluster add each other's sums: all filters at once, where so many fit beside the table.
-    static constexpr bool kClusters = N <= 128;
-    static constexpr int kRing = STAGES * WK * kBytes, kStaging = (kClusters ? N : 64) * kSums * 4;
-    static constexpr int kBarriers = ((kRing > kStaging ? kRing : kStaging) + 15) / 16 * 16;
-    static constexpr int kTable = kBarriers + (2 * STAGES * 8 + 15) / 16 * 16;
-    static constexpr int kShared = 1024 + kTable;  // and kEntryBytes for each sampling point of the table
+    static constexpr int kRing = STAGES * WK * kBytes, kStaging = 64 * kSums * 4;
+    static constexpr int kTable = ((kRing > kStaging ? kRing : kStaging) + 15) / 16 * 16;
+    static constexpr int kBarriers = kTable + kTapGroup * kPositions * kEntryBytes;
+    static constexpr int kShared = 1024 + kBarriers + 2 * STAGES * 8;
 };
 
 // N, WM, WK, STAGES; and what the choice of a tile goes by: microseconds for a turn of the loop on an H100, where every
@@ -93,16 +85,10 @@ template <int N, int WM, int WK, int STAGES, int COPIES = 1> struct Tile {
     X(3, 128, 1, 2, 3, 1.19, 1.05) \
     X(4, 64, 2, 1, 4, 0.83, 0.75) \
     X(5, 64, 1, 1, 4, 0.40, 0.58) \
-    X(6, 64, 1, 2, 4, 0.95, 0.89) \
-    X(7, 128, 1, 3, 3, 1.50, 1.25) \
-    X(8, 64, 1, 3, 4, 1.30, 1.10)
+    X(6, 64, 1, 2, 4, 0.95, 0.89)
 
-// Tiles whose filters may be of several groups.
-ONNX_REWRITE_BOTH constexpr bool comes_apart(int filters, int depth) { return filters == 64 && depth == 1; }
-
-// Sums of 256 filters and of what they are added to do not fit a thread's registers, nor do those of 128 where three
-// warpgroups share the stages.
-ONNX_REWRITE_BOTH constexpr bool comes_in_two_parts(int filters, int depth) { return filters * (depth < 2 ? 2 : depth) <= 256; }
+// Sums of 256 filters and of what they are added to do not fit a thread's registers.
+ONNX_REWRITE_BOTH constexpr bool comes_in_two_parts(int filters) { return filters <= 128; }
 
 ONNX_REWRITE_LOCAL_END
 }  // namespace onnx_rewrite

@@ -20,12 +20,6 @@ __device__ __forceinline__ void wait_for_last_kernel() {
 #endif
 }
 
-// Where a unit's stages begin among those of its group: blocks, groups of taps, chunks, taps.
-__device__ __forceinline__ int first_stage(Plan const& plan, int unit, int tap_group, int in_tap_group) {
-    int const pack = unit / plan.chunks;
-    return (pack * plan.taps + tap_group) * plan.chunks + (unit - pack * plan.chunks) * in_tap_group;
-}
-
 // Which 32-bit word of a chunk lies at word `d` of a row of weights. The sampling threads hold 16 consecutive bytes each;
 // a fragment of the matrix instruction wants words t and t + 4 of every eight, so the weights are permuted to match.
 __device__ __forceinline__ int fragment_word(int d) {
@@ -47,24 +41,6 @@ __device__ __forceinline__ int framed(Plan const& plan, int pixel) {
     return (row + 2) * plan.pitch + pixel - row * plan.p.w + 1;
 }
 
-// The channel that lies at place `i` of chunk number `which`, counted from the first block that the chunk belongs to; -1
-// for padding.
-__device__ __forceinline__ int channel_at(Plan const& plan, int which, int i, int chunk) {
-    if (plan.pack == 1) {
-        int const block = which / plan.chunks, within = (which - block * plan.chunks) * chunk + i;
-        return within < plan.block_channels ? block * plan.block_channels + within : -1;
-    }
-    int const room = chunk / plan.pack, block = i / room, within = i - block * room;
-    return within < plan.block_channels ? (which * plan.pack + block) * plan.block_channels + within : -1;
-}
-
-// The filter of row `row` of a tile of `height` rows, of which each of the groups that share it has its own part, from its
-// filter `first` on; -1 for padding.
-__device__ __forceinline__ int filter_at(Plan const& plan, int group, int first, int row, int height) {
-    int const part = height / plan.apart, which = row / part, filter = first + row - which * part;
-    return filter < plan.filters ? (group * plan.apart + which) * plan.filters + filter : -1;
-}
-
 template <typename T>
 __device__ __forceinline__ void prepare_image(
     Plan const& plan, ImageTile<T>& tile, int index, bool vectors, T const* __restrict__ x, T* __restrict__ to) {
@@ -75,15 +51,17 @@ __device__ __forceinline__ void prepare_image(
     int const pixels = vectors ? plane : plan.image_pixels, pixel_tiles = ceil_div(pixels, 64);
     int const which = index % chunk_count, rest = index / chunk_count;
     int const n = rest / pixel_tiles, begin = (rest - n * pixel_tiles) * 64;
-    T const* const from = x + (int64_t)n * p.c * plane;
+    int const block = which / plan.chunks, within = (which - block * plan.chunks) * kChunk;
+    int const real = min(kChunk, plan.block_channels - within);
+    T const* const from = x + ((int64_t)n * p.c + block * plan.block_channels + within) * plane;
     if (vectors) {
         constexpr int kPerRow = 64 / kVector;
 #pragma unroll
         for (int i = threadIdx.x; i < kChunk * kPerRow; i += 256) {
-            int const c = i / kPerRow, first = i % kPerRow * kVector, channel = channel_at(plan, which, c, kChunk);
+            int const c = i / kPerRow, first = i % kPerRow * kVector;
             uint4 v{0, 0, 0, 0};
-            if (channel >= 0 && begin + first < plane)
-                v = __ldg(reinterpret_cast<uint4 const*>(from + (int64_t)channel * plane + begin + first));
+            if (c < real && begin + first < plane)
+                v = __ldg(reinterpret_cast<uint4 const*>(from + (int64_t)c * plane + begin + first));
             uint2* const at = reinterpret_cast<uint2*>(&tile.values[c][first]);
             at[0] = {v.x, v.y};
             at[1] = {v.z, v.w};
@@ -94,10 +72,8 @@ __device__ __forceinline__ void prepare_image(
         bool const filled = row >= 0 && row < p.h && column >= 0;
         int64_t const at = (int64_t)row * p.w + column;
 #pragma unroll
-        for (int c = threadIdx.x >> 6; c < kChunk; c += 4) {
-            int const channel = channel_at(plan, which, c, kChunk);
-            tile.values[c][lane] = filled && channel >= 0 ? from[(int64_t)channel * plane + at] : from_float<T>(0.f);
-        }
+        for (int c = threadIdx.x >> 6; c < kChunk; c += 4)
+            tile.values[c][lane] = filled && c < real ? from[(int64_t)c * plane + at] : from_float<T>(0.f);
     }
     __syncthreads();
     T* const out = to + (int64_t)n * plan.image_pixels * plan.channels + which * kChunk;
@@ -144,29 +120,29 @@ __global__ void __launch_bounds__(256) prepare_kernel(__grid_constant__ Plan con
     }
     // Weights: a thread writes 16 bytes of a row. Taps are the fastest index, as they are in the original.
     int64_t const first = (int64_t)(block_number - image_blocks - frame_blocks) * 256 + threadIdx.x;
-    int64_t const rows = (int64_t)plan.bundles * plan.filter_tiles * plan.filter_tile;
-    int64_t const total = rows * plan.units * 8 * plan.taps;
+    int64_t const rows = (int64_t)p.groups * plan.filter_tiles * plan.filter_tile;
+    int64_t const total = rows * plan.blocks_per_group * plan.chunks * 8 * plan.taps;
     if (first >= total) return;
     int64_t rest = first;
     int const tap = (int)(rest % plan.taps); rest /= plan.taps;
     int const vector = (int)(rest % 8); rest /= 8;
-    int const unit = (int)(rest % plan.units); rest /= plan.units;
+    int const chunk = (int)(rest % plan.chunks); rest /= plan.chunks;
+    int const block = (int)(rest % plan.blocks_per_group); rest /= plan.blocks_per_group;
     int const row = (int)(rest % plan.filter_tile); rest /= plan.filter_tile;
     int const tile_number = (int)(rest % plan.filter_tiles), group = (int)(rest / plan.filter_tiles);
-    int const m = filter_at(plan, group, tile_number * (plan.filter_tile / plan.apart), row, plan.filter_tile);
-    // Weights between groups whose filters share a tile are zero.
-    int const in_group = p.c / p.groups, first_channel = m / (p.m / p.groups) * in_group;
+    int const filter = tile_number * plan.filter_tile + row;
+    int const in_group = p.c / p.groups;
     alignas(16) T values[kVector];
     alignas(16) float low[kVector];
 #pragma unroll
     for (int k = 0; k < kVector; ++k) {
         int const word = vector * 4 + k * kElement / 4;
         int const source = kTensorOrder ? fragment_word(word) : word;
-        int const channel
-            = channel_at(plan, group * plan.units + unit, source * (4 / kElement) + k % (kElement == 2 ? 2 : 1), kChunk);
-        int const place = channel - first_channel;
-        bool const real = m >= 0 && channel >= 0 && place >= 0 && place < in_group;
-        values[k] = real ? weight[((int64_t)m * in_group + place) * plan.taps + tap] : from_float<T>(0.f);
+        int const channel = chunk * kChunk + source * (4 / kElement) + k % (kElement == 2 ? 2 : 1);
+        bool const real = filter < plan.filters && channel < plan.block_channels;
+        int64_t const at
+            = ((int64_t)(group * plan.filters + filter) * in_group + block * plan.block_channels + channel) * plan.taps + tap;
+        values[k] = real ? weight[at] : from_float<T>(0.f);
         if constexpr (kTensorOrder && kElement == 4) {
             Halves const two = halves_of(values[k]);
             values[k] = plan.copies == 2 ? two.high : to_tf32(values[k]);
@@ -174,7 +150,7 @@ __global__ void __launch_bounds__(256) prepare_kernel(__grid_constant__ Plan con
         }
     }
     int const tap_group = tap / kTapGroup * kTapGroup, in_tap_group = min(kTapGroup, plan.taps - tap_group);
-    int const stage = first_stage(plan, unit, tap_group, in_tap_group) + (tap - tap_group);
+    int const stage = (block * plan.taps + tap_group) * plan.chunks + chunk * in_tap_group + (tap - tap_group);
     int const place = kTensorOrder ? vector ^ (row & 7) : vector;
     // Where each weight is a sum, the tile of the second numbers follows that of the first.
     int64_t const rows_before = ((int64_t)(group * plan.filter_tiles + tile_number) * plan.stages + stage) * plan.filter_tile;

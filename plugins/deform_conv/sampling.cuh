@@ -66,7 +66,7 @@ struct Point { float y, x, mask; };
 
 template <typename T>
 __device__ __forceinline__ Point point(
-    DeformConv const& p, T const* __restrict__ offset, T const* __restrict__ mask, int n, int group, int tap, int oy, int ox) {
+    DeformConv const& p, T const* offset, T const* mask, int n, int group, int tap, int oy, int ox) {
     int64_t const plane = (int64_t)p.oh * p.ow;
     int64_t const at = ((int64_t)n * p.offset_groups + group) * (p.kh * p.kw) + tap;
     int64_t const pixel = (int64_t)oy * p.ow + ox;
@@ -87,51 +87,38 @@ __device__ __forceinline__ bool inside(DeformConv const& p, float y, float x) {
 // corners weigh: as two pairs of T for 16-bit interpolation, else the two fractions and the mask.
 struct alignas(16) Entry { int pixel; uint32_t a, b, c; };
 
-// A point as an entry. Its frame of zeros makes ONNX's bounds: a corner outside reads a zero pixel, never a masked NaN.
-template <typename T, bool kPacked> __device__ __forceinline__ Entry entry_of(Plan const& plan, Point const& at, int n) {
-    bool const hit = inside(plan.p, at.y, at.x);
-    float const fy = hit ? floorf(at.y) : 0.f, fx = hit ? floorf(at.x) : 0.f;
-    float const ly = hit ? at.y - fy : 0.f, lx = hit ? at.x - fx : 0.f;
-    Entry entry{0, 0, 0, 0};
-    // The frame's first two rows are zeros: a point that misses reads them.
-    entry.pixel = n * plan.image_pixels + (hit ? ((int)fy + 2) * plan.pitch + (int)fx + 1 : 0);
-    if constexpr (kPacked) {
-        T const pairs[4] = {from_float<T>((1.f - ly) * (1.f - lx) * at.mask), from_float<T>((1.f - ly) * lx * at.mask),
-            from_float<T>(ly * (1.f - lx) * at.mask), from_float<T>(ly * lx * at.mask)};
-        uint16_t const* bits = reinterpret_cast<uint16_t const*>(pairs);
-        entry.a = bits[0] | (uint32_t)bits[1] << 16;
-        entry.b = bits[2] | (uint32_t)bits[3] << 16;
-    } else {
-        entry.a = __float_as_uint(ly);
-        entry.b = __float_as_uint(lx);
-        entry.c = __float_as_uint(at.mask);
-    }
-    return entry;
-}
-
-// Fills a table, [block][tap][tile position], with the points of `blocks` blocks, numbered over all groups from `first` on,
-// at the taps [tap_group, tap_group + count). kBatch points at a time are on their way from global memory.
-template <typename T, bool kPacked, int kBatch>
+// Fills the table of the taps [tap_group, tap_group + count) of an offset group, [tap][tile position].
+// The point's frame of zeros makes ONNX's bounds: a corner outside reads a zero pixel, never a masked NaN.
+template <typename T, bool kPacked>
 __device__ __forceinline__ void fill_table(Plan const& plan, Entry* table, int tile_positions, int thread, int threads,
-    int first_position, T const* offset, T const* mask, int first, int blocks, int tap_group, int count) {
+    int first_position, T const* offset, T const* mask, int group, int tap_group, int count) {
     DeformConv const& p = plan.p;
-    int const mine = thread % tile_positions, step = threads / tile_positions, rows = blocks * count;
-    int const number = first_position + mine, per_offset_group = p.c / p.offset_groups;
+    int const mine = thread % tile_positions;
+    int const number = first_position + mine;
     bool const real = number < plan.positions;
     Position const where = locate(plan, real ? number : 0);
-    for (int row = thread / tile_positions; row < rows; row += kBatch * step) {
-        Point found[kBatch];
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            int const at = row + i * step, block = at / count, tap = tap_group + at - block * count;
-            int const group = (int)((int64_t)(first + block) * plan.block_channels / per_offset_group);
-            if (real && at < rows) found[i] = point(p, offset, mask, where.n, group, tap, where.y, where.x);
+    for (int tap = thread / tile_positions; tap < count; tap += threads / tile_positions) {
+        Entry entry{0, 0, 0, 0};
+        if (real) {
+            Point const at = point(p, offset, mask, where.n, group, tap_group + tap, where.y, where.x);
+            bool const hit = inside(p, at.y, at.x);
+            float const fy = hit ? floorf(at.y) : 0.f, fx = hit ? floorf(at.x) : 0.f;
+            // The frame's first two rows are zeros: a point that misses reads them.
+            entry.pixel = where.n * plan.image_pixels + (hit ? ((int)fy + 2) * plan.pitch + (int)fx + 1 : 0);
+            float const ly = hit ? at.y - fy : 0.f, lx = hit ? at.x - fx : 0.f;
+            if constexpr (kPacked) {
+                T const pairs[4] = {from_float<T>((1.f - ly) * (1.f - lx) * at.mask), from_float<T>((1.f - ly) * lx * at.mask),
+                    from_float<T>(ly * (1.f - lx) * at.mask), from_float<T>(ly * lx * at.mask)};
+                uint16_t const* bits = reinterpret_cast<uint16_t const*>(pairs);
+                entry.a = bits[0] | (uint32_t)bits[1] << 16;
+                entry.b = bits[2] | (uint32_t)bits[3] << 16;
+            } else {
+                entry.a = __float_as_uint(ly);
+                entry.b = __float_as_uint(lx);
+                entry.c = __float_as_uint(at.mask);
+            }
         }
-#pragma unroll
-        for (int i = 0; i < kBatch; ++i) {
-            int const at = row + i * step;
-            if (at < rows) table[at * tile_positions + mine] = real ? entry_of<T, kPacked>(plan, found[i], where.n) : Entry{0, 0, 0, 0};
-        }
+        table[tap * tile_positions + mine] = entry;
     }
 }
 

@@ -27,12 +27,6 @@ WIDE = 64
 PARTS = 128
 """Added to a tactic, times how many blocks share a tile's channels, if not one."""
 
-CLUSTER = 2048
-"""Added to a tactic: the blocks that share a tile form a cluster."""
-
-PADDED = 4096
-"""Added to a tactic: blocks of channels are padded each for itself."""
-
 MOST_PARTS = 8
 PARTIAL_BYTES = 8 << 20
 
@@ -91,14 +85,10 @@ _OWN = [
     "taps",
     "ohw",
     "positions",
-    "bundles",
-    "apart",
+    "blocks_per_group",
     "block_channels",
     "chunk",
     "chunks",
-    "pack",
-    "units",
-    "span",
     "channels",
     "pitch",
     "image_pixels",
@@ -137,13 +127,14 @@ class Shape:
     def threads(self, copies: int) -> int:
         """Of a block; `copies` is 2 where weights come in two parts."""
         consumers = 128 * self.wm * self.wk
-        return consumers + (128 if (self.n * copies == 256 and consumers == 256) or consumers == 384 else 32)
+        return consumers + (128 if self.n * copies == 256 and consumers == 256 else 32)
 
     def shared(self, copies: int) -> int:
-        """Bytes of shared memory of a block, sampling points not counted."""
+        """Bytes of shared memory of a block."""
         ring = self.stages * self.wk * self.n * ROW_BYTES * copies
-        staging = (self.n if self.n <= 128 else 64) * (self.positions + 4) * 4
-        return 1024 + _up(max(ring, staging), 16) * 16 + self.stages * 16
+        staging = 64 * (self.positions + 4) * 4
+        table = -(-max(ring, staging) // 16) * 16
+        return 1024 + table + TAP_GROUP * self.positions * ENTRY_BYTES + 2 * self.stages * 8
 
 
 SHAPES = (
@@ -154,11 +145,7 @@ SHAPES = (
     Shape(64, 2, 1, 4, 0.83, 0.75),
     Shape(64, 1, 1, 4, 0.40, 0.58),
     Shape(64, 1, 2, 4, 0.95, 0.89),
-    Shape(128, 1, 3, 3, 1.50, 1.25),
-    Shape(64, 1, 3, 4, 1.30, 1.10),
 )
-
-_SMALL_TILE = TENSOR + 5
 
 
 @dataclass(frozen=True)
@@ -175,7 +162,6 @@ class Launch:
         image_blocks: Of `prepare`: blocks that read the image.
         frame_blocks: Of `prepare`: blocks that write the frame.
         parts: How many blocks share a tile.
-        together: How many of them are a cluster.
     """
 
     kind: str
@@ -187,7 +173,6 @@ class Launch:
     image_blocks: int = 0
     frame_blocks: int = 0
     parts: int = 1
-    together: int = 1
 
 
 @dataclass(frozen=True)
@@ -204,27 +189,20 @@ def element_of(kind: int) -> int:
     return 4 if kind == FLOAT else 2
 
 
-def make_plan(p: Sizes, kind: int, math: int, tactic: int, device: Device) -> Plan:
+def make_plan(p: Sizes, element: int, filter_tile: int, copies: int, parts: int = 1) -> Plan:
     """What the kernels derive from the sizes."""
-    element, parts, copies = element_of(kind), _parts_of(tactic), _copies_of(kind, math, tactic)
     blocks = p.groups // gcd(p.groups, p.offset_groups) * p.offset_groups
-    apart, pack = _packing_of(p, element, blocks, copies, tactic)
-    groups, block_channels, chunk = p.groups // apart, p.c // blocks, ROW_BYTES // element
-    chunks = 1 if pack > 1 else _up(block_channels, chunk)
-    taps, packs = p.kh * p.kw, blocks // groups // pack
-    units = packs * chunks
-    kept = _points_kept(SHAPES[_shape_of(tactic)].positions if _is_tile(tactic) else SIMT_POSITIONS, device)
-    span = max(1, min(packs, 1 if taps > TAP_GROUP else kept // (pack * taps)))
-    channels, pitch = groups * units * chunk, p.w + 1
+    block_channels, chunk = p.c // blocks, ROW_BYTES // element
+    chunks = _up(block_channels, chunk)
+    channels, pitch = blocks * chunks * chunk, p.w + 1
     image_pixels, filters = (p.h + 3) * pitch + 1, p.m // p.groups
-    filter_tile = _filter_tile_of(tactic)
-    filter_tiles, stages = _up(filters, filter_tile // apart), units * taps
+    filter_tiles, taps = _up(filters, filter_tile), p.kh * p.kw
+    stages = blocks // p.groups * chunks * taps
     weight_offset = _up(p.n * image_pixels * channels * element, 1024) * 1024
-    partial_offset = weight_offset + groups * filter_tiles * stages * filter_tile * copies * ROW_BYTES
-    kept_apart = parts > 1 and not _in_clusters(tactic)
-    total = partial_offset + (parts * p.m * p.n * p.oh * p.ow * 4 if kept_apart else 0)
-    own = [taps, p.oh * p.ow, p.n * p.oh * p.ow, groups, apart, block_channels, chunk, chunks, pack, units, span]
-    own += [channels, pitch, image_pixels, filters, filter_tile, filter_tiles, copies, stages]
+    partial_offset = weight_offset + p.groups * filter_tiles * stages * filter_tile * copies * ROW_BYTES
+    total = partial_offset + (parts * p.m * p.n * p.oh * p.ow * 4 if parts > 1 else 0)
+    own = [taps, p.oh * p.ow, p.n * p.oh * p.ow, blocks // p.groups, block_channels, chunk, chunks, channels, pitch]
+    own += [image_pixels, filters, filter_tile, filter_tiles, copies, stages]
     return Plan(*(getattr(p, name) for name in _SIZES), *own, weight_offset, partial_offset, total)
 
 
@@ -235,15 +213,14 @@ def work_of(p: Sizes, kind: int, math: int, tactic: int, device: Device, *, alig
         p: Its sizes.
         kind: The tensors' type.
         math: How fp32 is multiplied.
-        tactic: `AUTO`, `DIRECT`, `SIMT`, or `TENSOR` and the number of a shape, to which `WIDE`, `PARTS`, `CLUSTER` and
-            `PADDED` may be added.
+        tactic: `AUTO`, `DIRECT`, `SIMT`, or `TENSOR` and the number of a shape, with `WIDE` or without.
         device: The GPU.
         aligned: Whether x begins at a multiple of 16 bytes.
     """
     element = element_of(kind)
     if tactic == AUTO:
         tactic = choose(p, kind, math, device)
-    plan = make_plan(p, kind, math, tactic, device)
+    plan = make_plan(p, element, _filter_tile_of(tactic), _copies_of(kind, math, tactic), _parts_of(tactic))
     if not _runs(p, plan, kind, math, tactic, device):
         return Work(tactic, plan, ())
     found = tuple(_launches(p, plan, element, tactic, device, aligned=aligned))
@@ -258,45 +235,41 @@ def _launches(p: Sizes, plan: Plan, element: int, tactic: int, device: Device, *
     pixels, chunks = p.h * p.w if vectors else plan.image_pixels, plan.channels // plan.chunk
     image = p.n * _up(pixels, 64) * chunks
     frame = _up(p.n * (3 * plan.pitch + 1 + p.h) * chunks * 8, 256) if vectors else 0
-    rows = _up(plan.bundles * plan.filter_tiles * plan.stages * plan.filter_tile * 8, 256)
+    rows = _up(p.groups * plan.filter_tiles * plan.stages * plan.filter_tile * 8, 256)
     yield Launch("prepare", image + frame + rows, 256, image_blocks=image, frame_blocks=frame)
-    columns = plan.bundles * plan.filter_tiles
+    columns = p.groups * plan.filter_tiles
     if tactic == SIMT:
         yield Launch("simt", _up(plan.positions, SIMT_POSITIONS) * columns, SIMT_THREADS, SIMT_SHARED)
         return
     shape, parts = _shape_of(tactic), _parts_of(tactic)
-    whole, rest_shape, _ = _schedule(plan, tactic, device)
-    together = parts if _in_clusters(tactic) else 1
+    whole, rest_shape, _ = _schedule(plan, shape, parts, device)
     shares = [(shape, 0, whole)] if rest_shape < 0 else [(shape, 0, whole), (rest_shape, whole, plan.positions - whole)]
     for number, first, count in shares:
         s = SHAPES[number]
         blocks = _up(count, s.positions) * columns * (plan.filter_tile // s.n)
-        threads, shared = s.threads(plan.copies), _shared_of(number, plan)
-        yield Launch("tensor", blocks, threads, shared, number, first, parts=parts, together=together)
-    if parts > together:
+        yield Launch("tensor", blocks, s.threads(plan.copies), s.shared(plan.copies), number, first, parts=parts)
+    if parts > 1:
         yield Launch("finish", _up(p.m * plan.positions, 256), 256, parts=parts)
 
 
 def choose(p: Sizes, kind: int, math: int, device: Device) -> int:
     """The tactic that `AUTO` stands for."""
     element = element_of(kind)
-    tensor = device.major >= 8 and (kind != FLOAT or math == TF32 or (math == EXACT and _fast_tf32(device)))
-    plan = make_plan(p, kind, math, _SMALL_TILE if tensor else SIMT, device)
+    plan = make_plan(p, element, 64, 1)
     if _thin(plan) or not _small_enough(p, plan, element):
         return DIRECT
+    if device.major < 8 or (kind == FLOAT and math != TF32 and not (math == EXACT and _fast_tf32(device))):
+        return SIMT
+    copies = _copies_of(kind, math, TENSOR)
     best, least = SIMT, 0.0
-    for shape in range(len(SHAPES) if tensor else 0):
+    for shape in range(len(SHAPES)):
         for parts in range(1, MOST_PARTS + 1):
-            shared = parts * PARTS + (CLUSTER if _clusters_pay(device) else 0) if parts > 1 else 0
-            tactic = TENSOR + shape + shared
-            tile = make_plan(p, kind, math, tactic, device)
-            if not (
-                _fits(shape, tile, device) and _shares(p, tile, tactic, device) and _small_enough(p, tile, element)
-            ):
-                continue
-            time = _schedule(tile, tactic, device)[2]
+            if not _fits(shape, copies, device) or not _shares(p, plan, parts):
+                break
+            tile = make_plan(p, element, SHAPES[shape].n, copies, parts)
+            time = _schedule(tile, shape, parts, device)[2]
             if best == SIMT or time < least:
-                best, least = tactic, time
+                best, least = TENSOR + shape + (parts * PARTS if parts > 1 else 0), time
     return best
 
 
@@ -304,25 +277,23 @@ def largest_workspace(p: Sizes, kind: int, math: int) -> int:
     """The most bytes of workspace that `AUTO` can need for these sizes, or smaller n, h, w, oh, ow."""
     if p.n * p.oh * p.ow == 0:
         return 0
-    any_device = Device(9, 0, 1, 1)  # the sizes do not depend on it
-    plans = (make_plan(p, kind, math, TENSOR + shape, any_device) for shape in range(len(SHAPES)))
-    return max(int(plan.bytes) + (PARTIAL_BYTES if plan.units > 1 else 0) for plan in plans)
+    copies = _copies_of(kind, math, TENSOR)
+    plans = [make_plan(p, element_of(kind), filter_tile, copies) for filter_tile in (64, 128, 256)]
+    most = (int(plan.bytes) + (PARTIAL_BYTES if plan.chunks > 1 else 0) for plan in plans if not _thin(plan))
+    return max(most, default=0)
 
 
-def _schedule(plan: Plan, tactic: int, device: Device) -> tuple[int, int, float]:
+def _schedule(plan: Plan, shape: int, parts: int, device: Device) -> tuple[int, int, float]:
     """Positions of the first shape, the shape of the rest or -1, and microseconds."""
-    shape, parts = _shape_of(tactic), _parts_of(tactic)
-    stages = plan.taps * _up(plan.units, parts)
+    stages = plan.stages // plan.chunks * _up(plan.chunks, parts)
 
     def turns(s: Shape, blocks: int) -> float:
         return _up(stages, s.wk) * (s.alone if blocks <= device.processors else s.turn) + 3.0
 
-    s, columns = SHAPES[shape], plan.bundles * plan.filter_tiles
+    s, columns = SHAPES[shape], plan.groups * plan.filter_tiles
     blocks = _up(plan.positions, s.positions) * columns * parts
     waves = _up(blocks, device.processors)
-    more = 0.0
-    if parts > 1:
-        more = 1.5 if _in_clusters(tactic) else 4.0 + parts * plan.m * plan.positions * 8.0 / 3e6
+    more = 4.0 + parts * plan.m * plan.positions * 8.0 / 3e6 if parts > 1 else 0.0
     best = (int(plan.positions), -1, waves * turns(s, blocks) + more)
     if waves < 2 or parts > 1:
         return best
@@ -331,7 +302,7 @@ def _schedule(plan: Plan, tactic: int, device: Device) -> tuple[int, int, float]
         return best
     before = (waves - 1) * turns(s, blocks) + 4.0
     for number, r in enumerate(SHAPES):
-        if plan.filter_tile % r.n or not _fits(number, plan, device):
+        if plan.filter_tile % r.n or not _fits(number, plan.copies, device):
             continue
         rest_blocks = _up(plan.positions - whole, r.positions) * columns * (plan.filter_tile // r.n)
         time = before + _up(rest_blocks, device.processors) * turns(r, rest_blocks)
@@ -349,13 +320,9 @@ def _runs(p: Sizes, plan: Plan, kind: int, math: int, tactic: int, device: Devic
         return device.shared >= SIMT_SHARED
     if tactic & WIDE and kind != HALF:
         return False
-    return (
-        _is_tile(tactic)
-        and _shares(p, plan, tactic, device)
-        and device.major >= 8
-        and _fits(_shape_of(tactic), plan, device)
-        and (kind != FLOAT or math != FFMA)
-    )
+    shape = _shape_of(tactic)
+    known = 0 <= shape < len(SHAPES) and _shares(p, plan, _parts_of(tactic))
+    return known and device.major >= 8 and _fits(shape, plan.copies, device) and (kind != FLOAT or math != FFMA)
 
 
 def _small_enough(p: Sizes, plan: Plan, element: int) -> bool:
@@ -367,7 +334,7 @@ def _small_enough(p: Sizes, plan: Plan, element: int) -> bool:
 
 
 def _thin(plan: Plan) -> bool:
-    return plan.block_channels * plan.pack * 4 < plan.chunk or plan.filters < 8
+    return plan.block_channels * 4 < plan.chunk or plan.filters < 8
 
 
 def _fast_tf32(device: Device) -> bool:
@@ -375,7 +342,7 @@ def _fast_tf32(device: Device) -> bool:
 
 
 def _copies_of(kind: int, math: int, tactic: int) -> int:
-    return 2 if _is_tile(tactic) and kind == FLOAT and math == EXACT else 1
+    return 2 if _shape_of(tactic) >= 0 and kind == FLOAT and math == EXACT else 1
 
 
 def _shape_of(tactic: int) -> int:
@@ -383,76 +350,21 @@ def _shape_of(tactic: int) -> int:
 
 
 def _parts_of(tactic: int) -> int:
-    return max(1, tactic // PARTS % 16) if tactic > PARTS else 1
+    return tactic // PARTS if tactic > PARTS else 1
 
 
-def _is_tile(tactic: int) -> bool:
-    return tactic >= 0 and 0 <= _shape_of(tactic) < len(SHAPES)
+def _shares(p: Sizes, plan: Plan, parts: int) -> bool:
+    return parts <= plan.chunks and (parts == 1 or parts * p.m * plan.positions * 4 <= PARTIAL_BYTES)
 
 
-def _in_clusters(tactic: int) -> bool:
-    return tactic > 0 and bool(tactic & CLUSTER)
-
-
-def _clusters_pay(device: Device) -> bool:
-    return device.major == 9
-
-
-def _points_kept(positions: int, device: Device) -> int:
-    return TAP_GROUP if device.shared < 128 << 10 else 4 * TAP_GROUP * 64 // positions
-
-
-def _packing_of(p: Sizes, element: int, blocks: int, copies: int, tactic: int) -> tuple[int, int]:
-    """How many groups share a tile, and how many blocks lie side by side in a chunk."""
-    best = (1, 1)
-    if not _is_tile(tactic) or tactic & PADDED:
-        return best
-    per_group, size, filters = blocks // p.groups, p.c // blocks * element, p.m // p.groups
-    if per_group > 1:
-        return 1, max(pack for pack in (1, 2, 4) if pack == 1 or (per_group % pack == 0 and size * pack <= ROW_BYTES))
-    s = SHAPES[_shape_of(tactic)]
-    if not _comes_apart(s):
-        return best
-    least = p.groups * _up(filters, s.n)
-    for apart in (2, 4):
-        if apart * copies > 4 or p.groups % apart or size * apart > ROW_BYTES:
-            break
-        columns = p.groups // apart * _up(filters, s.n // apart)
-        if columns < least:
-            best, least = (apart, apart), columns
-    return best
-
-
-def _comes_apart(shape: Shape) -> bool:
-    return shape.n == 64 and shape.wk == 1
-
-
-def _shares(p: Sizes, plan: Plan, tactic: int, device: Device) -> bool:
-    parts = _parts_of(tactic)
-    if parts > min(plan.units, MOST_PARTS):
-        return False
-    if _in_clusters(tactic):
-        return parts > 1 and device.major >= 9 and plan.filter_tile <= 128
-    return parts == 1 or parts * p.m * plan.positions * 4 <= PARTIAL_BYTES
-
-
-def _shared_of(shape: int, plan: Plan) -> int:
-    s, points = SHAPES[shape], plan.span * plan.pack * min(plan.taps, TAP_GROUP)
-    return s.shared(plan.copies) + points * s.positions * ENTRY_BYTES
-
-
-def _fits(shape: int, plan: Plan, device: Device) -> bool:
+def _fits(shape: int, copies: int, device: Device) -> bool:
     s = SHAPES[shape]
-    in_two = s.n * max(s.wk, 2) <= 256
-    return (
-        _shared_of(shape, plan) <= device.shared
-        and (plan.copies == 1 or in_two)
-        and (plan.apart == 1 or _comes_apart(s))
-    )
+    return s.shared(copies) <= device.shared and (copies == 1 or s.n <= 128)
 
 
 def _filter_tile_of(tactic: int) -> int:
-    return SHAPES[_shape_of(tactic)].n if _is_tile(tactic) else SIMT_FILTERS
+    shape = _shape_of(tactic)
+    return SHAPES[shape].n if 0 <= shape < len(SHAPES) else SIMT_FILTERS
 
 
 def _up(a: int, b: int) -> int:

@@ -45,14 +45,14 @@ __global__ void __launch_bounds__(kSimtThreads, 2) simt_kernel(__grid_constant__
     float sum[8][8] = {};
     int stage = 0;
     wait_for_last_kernel();
-    int const blocks = plan.units / plan.chunks;
-    for (int block = 0; block < blocks; ++block) {
-        int const global_block = group * blocks + block;
+    for (int block = 0; block < plan.blocks_per_group; ++block) {
+        int const global_block = group * plan.blocks_per_group + block;
+        int const offset_group = (int)((int64_t)global_block * plan.block_channels / (p.c / p.offset_groups));
         for (int tap_group = 0; tap_group < plan.taps; tap_group += kTapGroup) {
             int const count = min(kTapGroup, plan.taps - tap_group);
             __syncthreads();
-            fill_table<T, false, 1>(plan, shared.table, kSimtPositions, threadIdx.x, kSimtThreads, first_position, offset,
-                mask, global_block, 1, tap_group, count);
+            fill_table<T, false>(plan, shared.table, kSimtPositions, threadIdx.x, kSimtThreads, first_position, offset,
+                mask, offset_group, tap_group, count);
             for (int chunk = 0; chunk < plan.chunks; ++chunk) {
                 for (int tap = 0; tap < count; ++tap, ++stage) {
                     for (int part = 0; part < kParts; ++part) {

@@ -12,41 +12,22 @@ ONNX_REWRITE_LOCAL_BEGIN
 struct Column { int group, first_filter; int64_t weights; int per_tile; };
 
 __device__ __forceinline__ Column column_of(Plan const& plan, int tile_filters) {
-    int const parts = plan.filter_tile / tile_filters, per_tile = plan.bundles * plan.filter_tiles * parts;
+    int const parts = plan.filter_tile / tile_filters, per_tile = plan.p.groups * plan.filter_tiles * parts;
     int const column = blockIdx.x % per_tile, tile = column / parts, part = column - tile * parts;
     int const group = tile / plan.filter_tiles;
-    return {group, (tile - group * plan.filter_tiles) * (plan.filter_tile / plan.apart) + part * tile_filters,
+    return {group, (tile - group * plan.filter_tiles) * plan.filter_tile + part * tile_filters,
         (int64_t)plan.weight_offset + ((int64_t)tile * plan.stages * plan.filter_tile * plan.copies + part * tile_filters) * kRowBytes,
         per_tile};
 }
 
-// What a thread block goes through: its units, in segments whose sampling points are in the table together. Where there are
-// too few tiles for all multiprocessors, several blocks share a tile's units. They form a cluster and read each other's
-// sums, or write their sums as they are, and `finish` adds them.
-struct Segments {
-    int unit, units;       // of the segment: its first, and how many
-    int tap_group, count;  // its taps
-    int end;               // of the block's share
+// Chunks of channels, from `first` on, of a thread block: where there are too few tiles for all multiprocessors, several
+// blocks share a tile's chunks, write their sums as they are, and `finish` adds them.
+struct Share { int first, count; };
 
-    __device__ __forceinline__ explicit Segments(Plan const& plan) {
-        unit = (int)(blockIdx.y * plan.units / gridDim.y), end = (int)((blockIdx.y + 1) * plan.units / gridDim.y);
-        tap_group = 0;
-        set(plan);
-    }
-
-    __device__ __forceinline__ void set(Plan const& plan) {
-        count = min(kTapGroup, plan.taps - tap_group);
-        units = min(end - unit, plan.span * plan.chunks - unit % plan.chunks);
-    }
-
-    __device__ __forceinline__ bool next(Plan const& plan) {
-        tap_group += kTapGroup;
-        if (tap_group >= plan.taps) tap_group = 0, unit += units;
-        if (unit >= end) return false;
-        set(plan);
-        return true;
-    }
-};
+__device__ __forceinline__ Share share_of(Plan const& plan) {
+    int const first = (int)(blockIdx.y * plan.chunks / gridDim.y), end = (int)((blockIdx.y + 1) * plan.chunks / gridDim.y);
+    return {first, end - first};
+}
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 // Brings the weights of one tile, stage by stage, in the order in which they are used.
@@ -55,32 +36,34 @@ __device__ __forceinline__ void produce(Plan const& plan, char* shared, char con
     using S = Tile<N, WM, WK, STAGES, COPIES>;
     uint64_t* const full = reinterpret_cast<uint64_t*>(shared + S::kBarriers);
     uint64_t* const empty = full + STAGES;
-    char const* const from = workspace + column_of(plan, N).weights;
+    char const* from = workspace + column_of(plan, N).weights;
     int64_t const part_bytes = (int64_t)plan.filter_tile * kRowBytes, stage_bytes = part_bytes * COPIES;
-    Segments at(plan);
+    Share const share = share_of(plan);
     int slot = 0, turn = 0;
     wait_for_last_kernel();
-    do {
-        char const* const mine = from + first_stage(plan, at.unit, at.tap_group, at.count) * stage_bytes;
-        int const segment = at.units * at.count;
-        for (int i = 0; i < segment; i += WK) {
-            if (turn > 0) barrier_wait(empty + slot, (turn - 1) & 1);
-            copy_begin(full + slot, WK * S::kBytes, lane);
+    for (int block = 0; block < plan.blocks_per_group; ++block) {
+        for (int tap_group = 0; tap_group < plan.taps; tap_group += kTapGroup) {
+            int const count = min(kTapGroup, plan.taps - tap_group), segment = share.count * count;
+            char const* const mine = from + share.first * count * stage_bytes;
+            for (int i = 0; i < segment; i += WK) {
+                if (turn > 0) barrier_wait(empty + slot, (turn - 1) & 1);
+                copy_begin(full + slot, WK * S::kBytes, lane);
 #pragma unroll
-            for (int k = 0; k < WK; ++k)
+                for (int k = 0; k < WK; ++k)
 #pragma unroll
-                for (int c = 0; c < COPIES; ++c)
-                    copy_tile(shared + (slot * WK + k) * S::kBytes + c * S::kPart,
-                        mine + min(i + k, segment - 1) * stage_bytes + c * part_bytes, S::kPart, full + slot, lane);
-            copy_end(full + slot);
-            if (++slot == STAGES) slot = 0, ++turn;
+                    for (int c = 0; c < COPIES; ++c)
+                        copy_tile(shared + (slot * WK + k) * S::kBytes + c * S::kPart,
+                            mine + min(i + k, segment - 1) * stage_bytes + c * part_bytes, S::kPart, full + slot, lane);
+                copy_end(full + slot);
+                if (++slot == STAGES) slot = 0, ++turn;
+            }
+            from += plan.chunks * count * stage_bytes;
         }
-    } while (at.next(plan));
+    }
 }
 
 // Samples, multiplies and writes one tile. kPacked: fp16 interpolates in fp16. kSplit: fp32 in three products of TF32.
-// APART groups share the tile.
-template <typename T, bool kPacked, bool kSplit, int APART, int N, int WM, int WK, int STAGES>
+template <typename T, bool kPacked, bool kSplit, int N, int WM, int WK, int STAGES>
 __device__ __forceinline__ void consume(Plan const& plan, int first_position, char* shared, char const* __restrict__ workspace,
     T const* __restrict__ offset, T const* __restrict__ bias, T const* __restrict__ mask, T* __restrict__ y) {
     using S = Tile<N, WM, WK, STAGES, kSplit ? 2 : 1>;
@@ -101,55 +84,49 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
     char const* const lane_base = workspace + (lane & 3) * 16 + (odd ? 64 : 0);
     int const other = odd ? -64 : 64;
 
-    // A stage's unit and tap, those of this warpgroup; `chunk` is the unit's in its block, and `entry` where the points of
-    // its pack begin in the table. Of a thread's two vectors in a pixel each has its own block of the pack.
-    Segments at(plan);
-    int index = 0, unit = 0, tap = 0, chunk = 0, entry = 0;
-    int const near_block = (lane & 7) * plan.pack >> 3, far_block = ((lane & 7) ^ 4) * plan.pack >> 3;
-    auto settle = [&] {
-        while (tap >= at.count) {
-            tap -= at.count, ++unit;
-            if (++chunk == plan.chunks) chunk = 0, entry += plan.pack * at.count * S::kPositions;
-        }
-    };
+    int block = 0, tap_group = 0, count = 0, segment = 0, index = 0, tap = 0, chunk = 0;
+    auto barrier = [] { asm volatile("bar.sync 1, %0;" ::"n"(S::kConsumers) : "memory"); };
     auto begin_segment = [&] {
-        int const pack = at.unit / plan.chunks, last = (at.unit + at.units - 1) / plan.chunks;
+        count = min(kTapGroup, plan.taps - tap_group);
+        Share const share = share_of(plan);
+        segment = share.count * count;
         index = 0;
-        unit = at.unit;
         tap = part;
-        chunk = at.unit - pack * plan.chunks;
-        entry = 0;
-        settle();
-        int const first = (group * (plan.units / plan.chunks) + pack) * plan.pack;
-        consumers_wait<S::kConsumers>();
-        fill_table<T, kPacked, (N * WM > 128 || kSplit ? 1 : 3)>(plan, table, S::kPositions, thread, S::kConsumers, first_position,
-            offset, mask, first, (last - pack + 1) * plan.pack, at.tap_group, at.count);
-        consumers_wait<S::kConsumers>();
+        chunk = share.first;
+        while (tap >= count) tap -= count, ++chunk;
+        int const offset_group
+            = (int)((int64_t)(group * plan.blocks_per_group + block) * plan.block_channels / (p.c / p.offset_groups));
+        barrier();
+        fill_table<T, kPacked>(plan, table, S::kPositions, thread, S::kConsumers, first_position, offset, mask,
+            offset_group, tap_group, count);
+        barrier();
     };
     auto advance = [&] {
         index += WK;
         tap += WK;
-        settle();
-        if (index < at.units * at.count) return true;
-        if (!at.next(plan)) return false;
+        while (tap >= count) tap -= count, ++chunk;
+        if (index < segment) return true;
+        tap_group += kTapGroup;
+        if (tap_group >= plan.taps) tap_group = 0, ++block;
+        if (block == plan.blocks_per_group) return false;
         begin_segment();
         return true;
     };
     auto sample = [&](uint32_t (&a)[16]) {
-        if (WK > 1 && index + part >= at.units * at.count) {  // nothing left for this one: zeros times a finite tile
+        if (WK > 1 && index + part >= segment) {  // nothing left for this one: zeros times a finite tile
 #pragma unroll
             for (int i = 0; i < 16; ++i) a[i] = 0;
             return;
         }
-        Entry const* const entries = table + entry + tap * S::kPositions + row;
-        char const* const base = lane_base + (group * plan.units + unit) * kRowBytes;
+        Entry const* const entries = table + tap * S::kPositions + row;
+        char const* const base = lane_base + ((group * plan.blocks_per_group + block) * plan.chunks + chunk) * kRowBytes;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            Entry const e = entries[near_block * at.count * S::kPositions + r * 8];
-            Entry const f = plan.pack == 1 ? e : entries[far_block * at.count * S::kPositions + r * 8];
-            Corners const near = load_corners(base + (int64_t)e.pixel * pixel_bytes, pixel_bytes, row_bytes);
-            Corners const far = load_corners(base + (int64_t)f.pixel * pixel_bytes + other, pixel_bytes, row_bytes);
-            uint4 const v = interpolate<T, kPacked>(e, near), u = interpolate<T, kPacked>(f, far);
+            Entry const e = entries[r * 8];
+            char const* const from = base + (int64_t)e.pixel * pixel_bytes;
+            Corners const near = load_corners(from, pixel_bytes, row_bytes);
+            Corners const far = load_corners(from + other, pixel_bytes, row_bytes);
+            uint4 const v = interpolate<T, kPacked>(e, near), u = interpolate<T, kPacked>(e, far);
             uint32_t const words[8] = {odd ? u.x : v.x, odd ? u.y : v.y, odd ? u.z : v.z, odd ? u.w : v.w,
                 odd ? v.x : u.x, odd ? v.y : u.y, odd ? v.z : u.z, odd ? v.w : u.w};
 #pragma unroll
@@ -174,25 +151,23 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
         uint32_t const tile = shared_address(shared) + (slot * WK + part) * S::kBytes;
         bool more;
         if constexpr (kSplit) {
-            uint32_t small[16];
+            uint32_t low[16];
 #pragma unroll
             for (int i = 0; i < 16; ++i) {
                 Halves const two = halves_of(__uint_as_float(now[i]));
                 now[i] = __float_as_uint(two.high);
-                small[i] = __float_as_uint(two.low);
+                low[i] = __float_as_uint(two.low);
             }
-            Operand<APART> high = operand_of<APART>(now, lane), low = operand_of<APART>(small, lane);
-            multiply_halves<N, APART>(d, high, low, tile, tile + S::kPart, lane);
+            multiply_halves<N>(d, now, low, tile, tile + S::kPart, lane);
             more = advance();
             if (more) sample(next);
-            multiply_wait(d, high);
+            multiply_wait(d, now);
             multiply_wait(d, low);
         } else {
-            Operand<APART> operand = operand_of<APART>(now, lane);
-            multiply_stage<T, N, APART>(d, operand, tile, lane);
+            multiply_stage<T, N>(d, now, tile, lane);
             more = advance();
             if (more) sample(next);
-            multiply_wait(d, operand);
+            multiply_wait(d, now);
         }
         __syncwarp();
         if (lane == 0) barrier_arrive(empty + slot);
@@ -215,8 +190,7 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
         for (int i = 0; i < N / 2; ++i) d[i] = total[i];
     }
 
-    // Sums go through shared memory, so that whole runs of positions are written: all at once, or 64 filters at a time.
-    constexpr int kHeight = S::kClusters ? N : 64;
+    // Sums go through shared memory, 64 filters at a time, so that whole runs of positions are written.
     float* const sums = reinterpret_cast<float*>(shared);
     int const mine = thread % S::kPositions, number = first_position + mine;
     bool const real = number < plan.positions;
@@ -224,49 +198,37 @@ __device__ __forceinline__ void consume(Plan const& plan, int first_position, ch
     float* const partial = reinterpret_cast<float*>(const_cast<char*>(workspace) + plan.partial_offset)
         + (int64_t)blockIdx.y * p.m * plan.positions;
     T* const to = y + (int64_t)where.n * p.m * plan.ohw + (int64_t)where.y * p.ow + where.x;
-    int const together = S::kClusters ? cluster_blocks() : 1;
 #pragma unroll
-    for (int pass = 0; pass < N / kHeight; ++pass) {
-        if (first_filter + pass * kHeight >= plan.filters) break;
-        consumers_wait<S::kConsumers>();
+    for (int pass = 0; pass < N / 64; ++pass) {
+        if (first_filter + pass * 64 >= plan.filters) break;
+        barrier();
 #pragma unroll
         for (int k = WK - 1; k >= 0; --k) {
             if (part == k) {
 #pragma unroll
-                for (int i = 0; i < kHeight / 2; ++i) {
+                for (int i = 0; i < 32; ++i) {
                     float* const at = sums + ((i >> 2) * 8 + (lane & 3) * 2 + (i & 1)) * S::kSums + row + (i & 2 ? 8 : 0);
-                    *at = d[pass * (kHeight / 2) + i] + (k < WK - 1 ? *at : 0.f);
+                    *at = d[pass * 32 + i] + (k < WK - 1 ? *at : 0.f);
                 }
             }
-            if (k > 0 || together == 1) consumers_wait<S::kConsumers>();
+            barrier();
         }
-        if (together > 1) cluster_wait();
         if (real) {
-            int const rank = together > 1 ? (int)blockIdx.y : 0;
-            for (int f = thread / S::kPositions * together + rank; f < kHeight; f += S::kConsumers / S::kPositions * together) {
-                int const m = filter_at(plan, group, first_filter + pass * kHeight, f, kHeight);
-                if (m < 0) continue;
-                float sum;
-                if (together > 1) {
-                    sum = 0.f;
-#pragma unroll
-                    for (int other = 0; other < 8; ++other)  // in this order, whoever adds
-                        if (other < together) sum += cluster_read(sums + f * S::kSums + mine, other);
-                } else {
-                    sum = sums[f * S::kSums + mine];
-                }
-                if (gridDim.y == together) to[(int64_t)m * plan.ohw] = from_float<T>(sum + (bias ? to_float(bias[m]) : 0.f));
+            int const end = min(64, plan.filters - first_filter - pass * 64);
+            for (int f = thread / S::kPositions; f < end; f += S::kConsumers / S::kPositions) {
+                int const m = group * plan.filters + first_filter + pass * 64 + f;
+                float const sum = sums[f * S::kSums + mine];
+                if (gridDim.y == 1) to[(int64_t)m * plan.ohw] = from_float<T>(sum + (bias ? to_float(bias[m]) : 0.f));
                 else partial[(int64_t)m * plan.positions + number] = sum;
             }
         }
-        if (together > 1) cluster_wait();  // nobody leaves whose sums are still read
     }
 }
 
 #endif
 
-template <typename T, bool kPacked, bool kSplit, int APART, int N, int WM, int WK, int STAGES>
-__global__ void __launch_bounds__(Tile<N, WM, WK, STAGES, kSplit ? 2 : 1>::kThreads, N * WM * WK == 64 ? 2 : 1) tensor_kernel(__grid_constant__ Plan const plan,
+template <typename T, bool kPacked, bool kSplit, int N, int WM, int WK, int STAGES>
+__global__ void __launch_bounds__(Tile<N, WM, WK, STAGES, kSplit ? 2 : 1>::kThreads, 1) tensor_kernel(__grid_constant__ Plan const plan,
     int first_position, char const* __restrict__ workspace, T const* __restrict__ offset, T const* __restrict__ bias,
     T const* __restrict__ mask, T* __restrict__ y) {
 #if __CUDA_ARCH__ >= 800
@@ -290,9 +252,9 @@ __global__ void __launch_bounds__(Tile<N, WM, WK, STAGES, kSplit ? 2 : 1>::kThre
 
     if (thread < S::kConsumers) {
 #if ONNX_REWRITE_WGMMA
-        if constexpr (S::kDealRegisters) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(S::kRegisters));
+        if constexpr (S::kDealRegisters) asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
 #endif
-        consume<T, kPacked, kSplit, APART, N, WM, WK, STAGES>(plan, first_position, shared, workspace, offset, bias, mask, y);
+        consume<T, kPacked, kSplit, N, WM, WK, STAGES>(plan, first_position, shared, workspace, offset, bias, mask, y);
     } else {
 #if ONNX_REWRITE_WGMMA
         if constexpr (S::kDealRegisters) asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
