@@ -89,7 +89,10 @@ inline Schedule schedule(Plan const& plan, int shape, int parts, Device const& d
     // Of the block with most stages.
     int const stages = plan.stages / plan.chunks * ceil_div(plan.chunks, parts);
     auto turns = [&](Shape const& s, int64_t blocks) {
-        return ceil_div(stages, s.depth) * (blocks <= device.processors ? s.alone : s.turn) + 3.0;
+        // A turn is shorter than alone where two blocks take turns on a multiprocessor: two with weights in two parts do
+        // not fit one's registers.
+        bool const alone = blocks <= device.processors || (plan.copies == 2 && s.turn < s.alone);
+        return ceil_div(stages, s.depth) * (alone ? s.alone : s.turn) + 3.0;
     };
     Shape const& s = kShapes[shape];
     int const columns = plan.p.groups * plan.filter_tiles;

@@ -288,7 +288,8 @@ def _schedule(plan: Plan, shape: int, parts: int, device: Device) -> tuple[int, 
     stages = plan.stages // plan.chunks * _up(plan.chunks, parts)
 
     def turns(s: Shape, blocks: int) -> float:
-        return _up(stages, s.wk) * (s.alone if blocks <= device.processors else s.turn) + 3.0
+        alone = blocks <= device.processors or (plan.copies == 2 and s.turn < s.alone)
+        return _up(stages, s.wk) * (s.alone if alone else s.turn) + 3.0
 
     s, columns = SHAPES[shape], plan.groups * plan.filter_tiles
     blocks = _up(plan.positions, s.positions) * columns * parts
