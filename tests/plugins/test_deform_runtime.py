@@ -38,11 +38,7 @@ def _folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ONNX_REWRITE_CACHE", str(tmp_path / "cache"))
 
 
-def lacking() -> bool:
-    return find_spec("cuda") is None or compiling.lack() is not None
-
-
-@pytest.mark.skipif(lacking(), reason="NVRTC, CUDA's headers or cuda-core are not installed")
+@pytest.mark.usefixtures("nvrtc")
 @pytest.mark.parametrize(
     ("device", "kind", "math", "p"),
     [
@@ -51,7 +47,9 @@ def lacking() -> bool:
         (TURING, schedule.BFLOAT16, schedule.EXACT, THIN),
     ],
 )
-def test_kernels_compile_without_a_compiler_and_are_kept(device: Device, kind: int, math: int, p: Sizes) -> None:
+def test_kernels_compile_without_a_compiler_and_are_kept(
+    monkeypatch: pytest.MonkeyPatch, device: Device, kind: int, math: int, p: Sizes
+) -> None:
     work = schedule.work_of(p, kind, math, schedule.AUTO, device, aligned=True)
     names = launching.kernel_names(work, kind)
     arch = compiling.architecture(device.major, device.minor)
@@ -60,18 +58,15 @@ def test_kernels_compile_without_a_compiler_and_are_kept(device: Device, kind: i
     assert all(mapping[name] in code for name in names)
     (kept,) = (compiling.cache.folder().parent / "kernels").glob("*.cubin")
     assert kept.read_bytes() == code
-    original = Source._compile
-    try:
-        Source._compile = None  # type: ignore[assignment, method-assign]
+    with monkeypatch.context() as without:
+        without.setattr(Source, "_compile", None)
         assert launching.SOURCE.compiled(names, arch) == (code, mapping)
-    finally:
-        Source._compile = original  # type: ignore[method-assign]
     if p is THIN:
         kept.write_bytes(b"cut off")
         assert launching.SOURCE.compiled(names, arch)[0][:4] == b"\x7fELF"
 
 
-@pytest.mark.skipif(lacking(), reason="NVRTC, CUDA's headers or cuda-core are not installed")
+@pytest.mark.usefixtures("nvrtc")
 def test_a_source_that_does_not_compile_says_why(tmp_path: Path) -> None:
     (tmp_path / "wrong.cuh").write_text("__global__ void kernel() { undeclared(); }\n")
     with pytest.raises(CompilingError, match="undeclared"):
@@ -151,10 +146,26 @@ def test_launches_are_those_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None
         made.run(LARGE, schedule.HALF, 0, 40, [16] * 6, 0, 7)
 
 
+def test_a_run_asks_the_driver_for_launches_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, driver = launcher(monkeypatch, H100)
+    made.prepare(LARGE, schedule.HALF, schedule.EXACT)
+
+    class Launches:
+        """What is not here (memory, modules, streams, attributes) a run must not ask for."""
+
+        cuLaunchKernelEx = staticmethod(driver.cuLaunchKernelEx)
+
+    monkeypatch.setattr(made, "_driver", Launches())
+    monkeypatch.setattr(launching, "loaded", None)
+    for stream in (7, 8):
+        made.run(LARGE, schedule.HALF, schedule.EXACT, schedule.AUTO, [16, 32, 48, 0, 64, 80], 96, stream)
+    assert {one[3] for one in driver.launches} == {7, 8}
+
+
 def test_the_driver_s_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     made, driver = launcher(monkeypatch, H100)
     monkeypatch.setattr(driver, "cuLaunchKernelEx", lambda *told: (1,))
-    driver.cuGetErrorString = lambda code: (0, b"invalid argument")  # type: ignore[attr-defined]
+    monkeypatch.setattr(driver, "cuGetErrorString", lambda code: (0, b"invalid argument"), raising=False)
     with pytest.raises(CompilingError, match="CUDA: invalid argument"):
         made.run(THIN, schedule.FLOAT, 0, -1, [16] * 6, 0, 7)
 
@@ -220,6 +231,27 @@ def build(model, profiles=None):
     kept = data[data.rfind(b"kernel_shape"):][:400].hex()
     return {"bytes": engine.size, "said": "", "layers": [layer.name for layer in engine.layers], "kept": kept}
 
+def made(*fields):
+    # Whether the creator makes a plugin of these fields, what it said, and what an engine would keep of it.
+    import numpy as np
+    import tensorrt_rtx as trt
+    from onnx_rewrite.plugins.common import python_plugin
+    said = []
+    key = "DeformConv2d", "1", "onnx_rewrite"
+    python_plugin._reports[key] = said.append
+    types = {"i": (np.int32, trt.PluginFieldType.INT32), "f": (np.float32, trt.PluginFieldType.FLOAT32)}
+    arrays = [np.array(values, types[kind][0]) for _, kind, values in fields]
+    each = [trt.PluginField(name, data, types[kind][1]) for (name, kind, _), data in zip(fields, arrays)]
+    creator = trt.get_plugin_registry().get_creator(*key)
+    if creator is None:
+        return [False, ["not registered"], {}]
+    found = creator.create_plugin("one", trt.PluginFieldCollection(each), trt.TensorRTPhase.BUILD)
+    if found is None:
+        return [False, said, {}]
+    kept = found.clone().get_fields_to_serialize()
+    again = creator.create_plugin("two", kept, trt.TensorRTPhase.RUNTIME)
+    return [True, said, {name: list(values) for name, values in again.values.items()}]
+
 wrong = models.layer((1, 16, 8, 8, 16), 1)
 node = next(node for node in wrong.graph.node if node.op_type == "DeformConv2d")
 for attribute in node.attribute:
@@ -229,14 +261,19 @@ print(json.dumps({
     "static": build(models.deform_net(1)),
     "dynamic": build(models.layer(("N", 16, 8, 8, 16), 0), {"x": Profile((1, 16, 8, 8), (2, 16, 8, 8), (4, 16, 8, 8))}),
     "wrong": build(wrong),
+    "made": [
+        made(("kernel_shape", "i", [3, 5]), ("pads", "i", [0, 1, 2, 3]), ("group", "i", [2])),
+        made(("pads", "i", [1, 1, 1, 1])),
+        made(("kernel_shape", "i", [3, 3, 3])),
+        made(("kernel_shape", "f", [3, 3])),
+        made(("kernel_shape", "i", [3, 3]), ("dilations", "i", [0, 1])),
+    ],
 }))
 """
 
 
-@pytest.mark.skipif(find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
+@pytest.mark.usefixtures("nvrtc", "rtx")
 def test_engines_take_it_by_themselves(tmp_path: Path) -> None:
-    if lacking():
-        pytest.skip("NVRTC, CUDA's headers or cuda-core are not installed")
     package = find_spec("tensorrt_rtx_libs")
     assert package is not None
     assert package.submodule_search_locations
@@ -267,6 +304,16 @@ def test_engines_take_it_by_themselves(tmp_path: Path) -> None:
         assert told in kept[kept.index(name.encode()) :][:60], name
     assert found["wrong"]["bytes"] == 0
     assert "DeformConv2d: weight has 3 on axis 2, not 5" in found["wrong"]["said"]
+    good, *refused = found["made"]
+    kept_again = {"kernel_shape": [3, 5], "pads": [0, 1, 2, 3], "group": [2], "strides": [1, 1], "tf32": [1]}
+    assert good[0]
+    assert kept_again.items() <= good[2].items()
+    assert [one[1] for one in refused] == [
+        ["DeformConv2d: attribute kernel_shape is missing"],
+        ["DeformConv2d: attribute kernel_shape has 3 numbers, not 2"],
+        ["DeformConv2d: attribute kernel_shape is not of integers"],
+        ["DeformConv2d: dilations must be at least 1"],
+    ]
     found = run(tmp_path)  # where the parser would end the process, it is said, and nothing happens
     assert "link libtensorrt_rtx.so.1 of its package" in found["static"]["said"]
 
