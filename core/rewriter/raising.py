@@ -17,6 +17,7 @@ from onnx_rewrite.rewriter.builder import Builder
 from onnx_rewrite.rewriter.cutout import CannotCut, cut_out, flowing_in
 from onnx_rewrite.rewriter.edit import commit, node_label
 from onnx_rewrite.rewriter.names import Names
+from onnx_rewrite.rewriter.runnable import stranded
 from onnx_rewrite.rewriter.site import Judge
 from onnx_rewrite.verdict import Verification, not_verified
 
@@ -108,6 +109,7 @@ def raise_opset(
         for scope in _scopes(model, constants, target):
             _plan(scope, target, plans)
         verdicts = Court(judge, target, accept_inconclusive).judge_all(plans) if plans else []
+        _refuse_stranded(model, constants, target, plans, judge)
     except BaseException:
         for plan in plans:
             plan.builder.discard()
@@ -115,6 +117,17 @@ def raise_opset(
     commit_plans(model, plans, names, target)
     changed = ((node_label(p.node), v) for p, v in zip(plans, verdicts, strict=True) if p.pairs)
     return Raised(source, target, tuple(changed))
+
+
+def _refuse_stranded(model: ir.Model, constants: Constants, target: int, plans: list[_Plan], judge: Judge | None) -> None:
+    opens = getattr(judge, "opens", None)
+    if opens is None:
+        return
+    changed = {plan.node for plan in plans if plan.pairs}
+    found = stranded(_scopes(model, constants, target), target, lambda node: node not in changed, opens)
+    if found is not None:
+        node, reason = found
+        raise CannotRaise(f"it runs as it is, and not at opset {target}: {reason}", node)
 
 
 def _version(imports: Mapping[str, int]) -> int | None:

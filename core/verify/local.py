@@ -17,7 +17,7 @@ from onnx_rewrite.verify.judge import IN_FLOAT64, Pair, Refused, Subject, judge_
 from onnx_rewrite.verify.loosening import loosened
 from onnx_rewrite.verify.reference import CannotEvaluate
 from onnx_rewrite.verify.regimes import INTEGERS, LOCAL, UNIT, Regime
-from onnx_rewrite.verify.session import first_line
+from onnx_rewrite.verify.session import Session, Unsupported, first_line
 
 DRAWN_AGAIN = ", draw "
 MOST_EMPTY = 2
@@ -55,6 +55,7 @@ class LocalJudge:
         self.captured = captured
         self._exact: dict[bytes, Verification] = {}
         self._structural: dict[bytes, tuple[Verification, int]] = {}
+        self._opened: dict[bytes, str | None] = {}
         self.judged = 0
         """How many pairs were run; the others were known already."""
 
@@ -92,6 +93,20 @@ class LocalJudge:
         if own.equivalent and own.error_after * (verdict.bound or 1.0) <= verdict.error_after * (own.bound or 1.0):
             return replace(verdict, feeds=verdict.feeds + own.feeds)
         return replace(own, feeds=verdict.feeds + own.feeds)
+
+    def opens(self, model: onnx.ModelProto) -> str | None:
+        """What onnxruntime says if it has no kernel for a model of a few nodes; None if it opens it."""
+        key = model.SerializeToString(deterministic=True)
+        if key not in self._opened:
+            try:
+                Session(model)
+            except Unsupported as error:
+                self._opened[key] = str(error)
+            except Exception:  # not for lack of a kernel: that is not what is asked
+                self._opened[key] = None
+            else:
+                self._opened[key] = None
+        return self._opened[key]
 
     @property
     def by_place(self) -> bool:

@@ -409,3 +409,21 @@ def test_every_graph_keeps_its_order_and_its_names() -> None:
     assert [[n.name for n in graph] for graph in all_graphs(loaded.ir)] == before
     assert [v.name for v in loaded.ir.graph.outputs] == outputs
     assert isinstance(loaded.ir, ir.Model)
+
+
+# onnxruntime has no kernel for Softplus of doubles; at opset 18 it expands the function that defines it.
+SOFTPLUS = """
+<ir_version: 8, opset_import: ["": 18]>
+g (double[2] x) => (double[2] y) { y = Softplus(x) }
+"""
+
+
+def test_a_model_is_not_raised_to_where_a_node_has_no_kernel() -> None:
+    before = to_proto(text(SOFTPLUS))
+    loaded = text(SOFTPLUS)
+    with pytest.raises(CannotRaise, match="Softplus 'y': it runs as it is, and not at opset 23"):
+        lift(loaded, 23, LocalJudge())
+    assert to_proto(loaded) == before
+    assert lift(text(SOFTPLUS.replace("double", "float")), 23, LocalJudge()).target == 23
+    # What does not run as it is stands in nobody's way.
+    assert lift(text(SOFTPLUS.replace("18", "17")), 23, LocalJudge()).target == 23
