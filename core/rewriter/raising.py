@@ -119,7 +119,9 @@ def raise_opset(
     return Raised(source, target, tuple(changed))
 
 
-def _refuse_stranded(model: ir.Model, constants: Constants, target: int, plans: list[_Plan], judge: Judge | None) -> None:
+def _refuse_stranded(
+    model: ir.Model, constants: Constants, target: int, plans: list[_Plan], judge: Judge | None
+) -> None:
     opens = getattr(judge, "opens", None)
     if opens is None:
         return

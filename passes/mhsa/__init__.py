@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.match import Match
 from onnx_rewrite.passes.mhsa import spelling
+from onnx_rewrite.passes.mhsa.cleaning import told_apart
 from onnx_rewrite.passes.mhsa.function import check_function, multi_head_function
 from onnx_rewrite.passes.mhsa.meaning import meaning
 from onnx_rewrite.passes.mhsa.microsoft import check_microsoft, multi_head_attention
@@ -47,9 +48,9 @@ class _Attention(Pass):
         differences: dict[Unlike, str] = {}
         if any(term.exact for term in found.terms):
             differences["special"] = "NaN that a mask hides stays NaN, where it was replaced by a number"
-        elif found.cleaned:
-            differences["special"] = "NaN among the weights was replaced by 0"
-        elif any(term.fill is not None or endless(m, term) or not finite(m, term) for term in found.terms):
+        elif (not found.cleaned or told_apart(m, found)) and any(
+            term.fill is not None or endless(m, term) or not finite(m, term) for term in found.terms
+        ):
             differences["special"] = "minus infinity in a mask counts as a very low number"
         if not all(isinstance(size, int) for size in (*found.parts, found.queries, found.keys)):
             differences["empty"] = "Attention takes none in onnxruntime"
@@ -93,7 +94,7 @@ class _InPlain(_Attention):
     def unlike(self, m: Match) -> Mapping[Unlike, str]:
         differences = dict(super().unlike(m))
         differences.pop("empty", None)
-        if not any(term.exact for term in meaning(m).terms) and not meaning(m).cleaned:
+        if not any(term.exact for term in meaning(m).terms):
             differences.pop("special", None)
         return differences
 

@@ -30,8 +30,8 @@ def multi_head_function(m: Match, level: str) -> Any:
     plain = Plain(m, STYLE, far=level != "core")
     q, k, v = plain.made(m)
     dtype, wide = (numpy_of(m, d) for d in (plain.attention.dtype, plain.attention.softmax_dtype))
-    total, nowhere = plain.masked(m)
+    total = plain.masked(m)
     mask = total[0] if total else np.zeros((1, 1, 1, 1), wide)
     # No plugin_version and the like: no TensorRT gets it.
     context = op.domain(MultiHeadAttention.domain).MultiHeadAttention(q, k, v, mask, np.asarray(plain.scale, dtype))
-    return plain.finished(context, nowhere)
+    return plain.finished(m, context, v)

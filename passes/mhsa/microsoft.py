@@ -11,6 +11,7 @@ import numpy as np
 
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.block import Projections, projections
+from onnx_rewrite.passes.mhsa.cleaning import cleaned
 from onnx_rewrite.passes.mhsa.operands import seen_nodes
 from onnx_rewrite.passes.mhsa.operator import Form, widened
 from onnx_rewrite.passes.mhsa.terms import last_axes, mask
@@ -36,7 +37,11 @@ def check_microsoft(m: Match, form: Form, level: str) -> Projections | None:
     full = (attention.queries, attention.keys)
     if ends is not None and ends != full and not all(isinstance(size, int) for size in full):
         raise Refused("MultiHeadAttention takes a mask with a row for each query, whose number is not known", m.softmax)
-    if level not in ("auto", "block"):
+    if attention.cleaned and level == "block":
+        raise Refused(
+            "NaN among the weights is made 0, and the values are inside of com.microsoft's Attention", m.softmax
+        )
+    if level not in ("auto", "block") or attention.cleaned:
         return None
     try:
         found = projections(m, attention, [operand.sight for operand in form.operands])
@@ -56,7 +61,7 @@ def multi_head_attention(m: Match, form: Form, packed: Projections | None) -> An
     params: dict[str, Any] = {"num_heads": attention.heads, "scale": form.scale}
     if packed is None:
         q, k, v = form.inputs(m)
-        result = microsoft.MultiHeadAttention(q, k, v, None, None, total, **params)
+        result = cleaned(m, attention, microsoft.MultiHeadAttention(q, k, v, None, None, total, **params), v, None)
     else:
         bias = packed.bias
         if bias is None:

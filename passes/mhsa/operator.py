@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,20 @@ from onnx_rewrite.analysis.layout import Axis
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
 from onnx_rewrite.passes.mhsa.block import Projections, projections
+from onnx_rewrite.passes.mhsa.cleaning import above, check_repeated, cleaned, told_apart
 from onnx_rewrite.passes.mhsa.meaning import meaning, numpy_of
 from onnx_rewrite.passes.mhsa.operands import Operand, axes3, axes4, made, merge, see, seen, seen_nodes, shared
-from onnx_rewrite.passes.mhsa.terms import array_of, check_terms, endless, gained, last_axes, low, mask, nowhere
+from onnx_rewrite.passes.mhsa.terms import array_of, check_terms, gained, last_axes, mask, nowhere
 from onnx_rewrite.pattern import op
+
+
+ONE_IN_HALF = 1 + 2.0**-10
+"""Roots up to here are taken for 1: both are one number as a 16-bit float."""
+
+
+def _has_single_root(number: float) -> bool:
+    with np.errstate(over="ignore"):
+        return float(np.sqrt(np.float32(number))) ** 2 == number
 
 
 class Form:
@@ -26,7 +38,7 @@ class Form:
         operands: Q, K and V.
         merge: How the result is made.
         scale: Of the scores, with what the operands are multiplied by.
-        guarded: Whether rows in which everything is hidden must give 0.
+        guarded: Whether rows in which everything is hidden must be told from rows of lowest numbers.
 
     Raises:
         Refused: It cannot have them.
@@ -35,7 +47,7 @@ class Form:
     def __init__(self, m: Match, level: str) -> None:
         self.attention = attention = meaning(m)
         self._kv: int | None = None
-        self.guarded = attention.cleaned and any(endless(m, term) for term in attention.terms)
+        self.guarded = told_apart(m, attention)
         forms = [
             self._of(m, level, rank)
             for rank in ((4,) if level == "core" or self.guarded or attention.gains else (3, 4))
@@ -49,10 +61,22 @@ class Form:
             self.scale *= operand.sight.absorbed
         if self.scale <= 0:
             raise Refused(f"the scores are multiplied by {self.scale:g}; Attention takes roots of its scale", m.scores)
-        if attention.dtype == ir.DataType.DOUBLE and float(np.sqrt(np.float32(self.scale))) ** 2 != self.scale:
+        if attention.dtype == ir.DataType.DOUBLE and not _has_single_root(self.scale):
             reason = f"the root of the scale {self.scale} is no 32-bit float, and Attention computes with one"
             raise Refused(reason, m.scores)
+        self._refuse_overflow(m)
         check_terms(m, attention)
+
+    def _refuse_overflow(self, m: Match) -> None:
+        """Attention multiplies Q and K by the root of its scale: above 1 that may pass 65504, where the graph did not.
+
+        What the graph itself multiplied them by, it may be given again.
+        """
+        root = math.sqrt(self.scale)
+        given = [max(1.0, abs(operand.sight.absorbed)) for operand in self.operands[:2]]
+        if self.attention.dtype == ir.DataType.FLOAT16 and root > min(given) * ONE_IN_HALF:
+            reason = f"Attention would multiply Q and K, 16-bit floats, by {root:g} each, and they may overflow"
+            raise Refused(reason, m.scores)
 
     def _of(self, m: Match, level: str, rank: int) -> tuple[int, int, list[Operand], Any] | None:
         attention = self.attention
@@ -67,12 +91,16 @@ class Form:
             return [batch, sequence, (*own, *channels)] if rank == 3 else [batch, own, sequence, channels]
 
         far = level != "core"
-        q = seen(attention, attention.q, groups, far=far)
-        k = seen(attention, attention.k, keys, far=far)
+        q = seen(attention, self._sights(attention.q), groups, far=far)
+        k = seen(attention, self._sights(attention.k), keys, far=far)
         v = seen(attention, attention.v, keys, far=far)
         if q is None or k is None or v is None:
             return None
         self._check(m, q, k, v)
+        if attention.cleaned and self._heads(m, v) not in (1, attention.heads):
+            if rank == 3:
+                return None
+            check_repeated(m, attention, self._heads(m, v))
         parts = len(attention.parts)
         batch, own = list(range(attention.split)), list(range(attention.split, parts))
         places = [batch, [parts], [*own, parts + 1]] if rank == 3 else [batch, own, [parts], [parts + 1]]
@@ -83,6 +111,12 @@ class Form:
             return None
         cost = sum(one.recipe.cost for one in (q, k, v)) + recipe.cost
         return cost, rank, [q, k, v], recipe
+
+    def _sights(self, sights: Sequence[Sight]) -> Sequence[Sight]:
+        """Those from which 16-bit floats are multiplied by no number above 1, if there are any."""
+        if self.attention.dtype != ir.DataType.FLOAT16:
+            return sights
+        return [sight for sight in sights if abs(sight.absorbed) <= 1] or sights
 
     def _check(self, m: Match, *operands: Operand) -> None:
         """Batches must be equal, and heads of queries a multiple of those of keys and values."""
@@ -145,14 +179,10 @@ def attention_operator(m: Match, form: Form, packed: Projections | None = None) 
         params |= {"q_num_heads": form.attention.heads, "kv_num_heads": form.kv_heads(m)}
     if attention.softmax_dtype != attention.dtype:
         params["softmax_precision"] = int(attention.softmax_dtype)
-    if not form.guarded:
-        return form.merge.applied(op.Attention(q, k, v, total, **params))
-    dtype = numpy_of(m, attention.dtype)
-    lowest = np.asarray(low(dtype), dtype)
-    finite = np.maximum(total, lowest) if isinstance(total, np.ndarray) else op.Max(total, lowest)
-    result = op.Attention(q, k, v, finite, **params)
-    # A row that is minus infinity throughout gave NaN, which was made 0.
-    return form.merge.applied(op.Where(nowhere(total, dtype), np.asarray(0, dtype), result))
+    empty = nowhere(total, numpy_of(m, attention.dtype)) if form.guarded else None
+    result = op.Attention(q, k, v, above(m, attention, total) if form.guarded else total, **params)
+    shared_by = None if form.rank == 3 or form.kv_heads(m) == attention.heads else form.kv_heads(m)
+    return form.merge.applied(cleaned(m, attention, result, v, shared_by, empty))
 
 
 def refuse_unfused(m: Match, form: Form) -> None:

@@ -17,9 +17,10 @@ import onnx_ir as ir
 from onnx_rewrite.analysis.layout import Axis
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
+from onnx_rewrite.passes.mhsa.cleaning import cleaned
 from onnx_rewrite.passes.mhsa.meaning import meaning, numpy_of
 from onnx_rewrite.passes.mhsa.operands import Operand, axes4, made, merge, see, seen
-from onnx_rewrite.passes.mhsa.terms import check_terms, endless, gained, low, mask, nowhere, parted, plainly
+from onnx_rewrite.passes.mhsa.terms import check_terms, gained, mask, parted, plainly
 from onnx_rewrite.pattern import op
 
 Scaled = Literal["scores", "q", "k", "both"]
@@ -110,11 +111,9 @@ class Plain:
         q, k, v = made(self.operands, ways, attention, stacked=style.packed == "stacked")
         return gained(m, attention, q), k, v
 
-    def finished(self, context: Any, empty: Any) -> Any:
-        """Records what makes the result; rows that are `empty` are 0."""
-        if empty is not None:
-            context = op.Where(empty, np.asarray(0, self.attention.dtype.numpy()), context)
-        return self.merge.applied(context)
+    def finished(self, m: Match, context: Any, v: Any) -> Any:
+        """Records what makes the result of softmax(...) V."""
+        return self.merge.applied(cleaned(m, self.attention, context, v, None))
 
     def stands(self, m: Match, new: Sequence[ir.Node]) -> bool:
         """Whether it is spelt so already, and moves elements in no more nodes than the new ones would.
@@ -156,30 +155,19 @@ class Plain:
         wide = attention.softmax_dtype != attention.dtype
         if wide:
             scores = op.Cast(scores, to=attention.softmax_dtype)
-        total, empty = self.masked(m)
-        for one in total:
+        for one in self.masked(m):
             scores = op.Add(scores, one)
         weights = op.Softmax(scores, axis=-1)
         if wide:
             weights = op.Cast(weights, to=attention.dtype)
-        return self.finished(op.MatMul(weights, v), empty)
+        return self.finished(m, op.MatMul(weights, v), v)
 
-    def masked(self, m: Match) -> tuple[list[Any], Any]:
-        """What is added to the scores, and where a row is minus infinity throughout, if that matters."""
+    def masked(self, m: Match) -> list[Any]:
+        """What is added to the scores."""
         attention = self.attention
-        guarded = attention.cleaned and any(endless(m, term) for term in attention.terms)
-        if self.style.mask == "apart" and not guarded:
-            apart = [parted(attention, term) for term in attention.terms]
-            return [self._flat(mask(m, one, attention.softmax_dtype, clamped=False)) for one in apart], None
-        total = mask(m, attention, attention.softmax_dtype, clamped=False)
-        if total is None:
-            return [], None
-        if not guarded:
-            return [self._flat(total)], None
-        dtype = numpy_of(m, attention.softmax_dtype)
-        lowest = np.asarray(low(dtype), dtype)
-        finite = np.maximum(total, lowest) if isinstance(total, np.ndarray) else op.Max(total, lowest)
-        return [self._flat(finite)], self._flat(nowhere(total, dtype))
+        each = [parted(attention, t) for t in attention.terms] if self.style.mask == "apart" else [attention]
+        totals = [mask(m, one, attention.softmax_dtype, clamped=False) for one in each]
+        return [self._flat(total) for total in totals if total is not None]
 
     def _flat(self, total: Any) -> Any:
         """A mask of rank 4 for scores of rank 3."""

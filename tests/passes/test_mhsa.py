@@ -136,7 +136,7 @@ def made(spelling: str, **more: Any) -> onnx.ModelProto:
 def test_every_spelling_becomes_the_operator(spelling: str) -> None:
     result = fires(made(spelling), "mhsa")
     assert ops(result).count("Attention") == 1
-    assert not {"Softmax", "IsNaN"} & set(ops(result))
+    assert "Softmax" not in ops(result)
 
 
 SOME = ("scale on Q", "two terms", "causal Where", "NaN made 0 under an endless mask", "windows", "a stack, gathered")
