@@ -88,6 +88,10 @@ class Layout:
         """With its axes permuted."""
         return replace(self, axes=tuple(self.axes[i] for i in perm))
 
+    def arranged(self, places: Sequence[int | None]) -> Layout:
+        """With its axes in these places; None stands for a new one of size 1."""
+        return replace(self, axes=tuple(() if i is None else self.axes[i] for i in places))
+
     def reshaped(self, sizes: Sequence[Size]) -> Layout | None:
         """With its digits regrouped; None where they do not fit or that is not known."""
         found = regrouped([digit for axis in self.axes for digit in axis], sizes)
@@ -280,7 +284,13 @@ def moves(value: ir.Value | None, constants: Constants) -> bool:
     return True
 
 
-def through(chain: Sequence[ir.Value], source: ir.Value, version: int, constants: Constants) -> Layout | None:
+def through(
+    chain: Sequence[ir.Value],
+    source: ir.Value,
+    version: int,
+    constants: Constants,
+    begin: Layout | None = None,
+) -> Layout | None:
     """What a chain of nodes makes of `source`.
 
     Args:
@@ -288,12 +298,13 @@ def through(chain: Sequence[ir.Value], source: ir.Value, version: int, constants
         source: Where it begins.
         version: Opset of the standard operators.
         constants: Tells what is constant.
+        begin: What `source` is itself an arrangement of; default: of nothing else.
 
     Returns:
         None where a node moves elements in no way that digits can tell, or sizes are not known.
     """
     sizes = sizes_of(source)
-    layout = None if sizes is None else Layout.of(sizes)
+    layout = begin if begin is not None else None if sizes is None else Layout.of(sizes)
     for value in chain:
         if layout is None:
             return None

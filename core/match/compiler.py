@@ -14,6 +14,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.layout import moves
+from onnx_rewrite.analysis.product import product_of
 from onnx_rewrite.match.conditions import conditional, unfulfilled, with_shapes
 from onnx_rewrite.match.params import ParamGoal, compile_params, is_bare
 from onnx_rewrite.match.state import Constant, Goal, State, ValueGoal, label
@@ -165,9 +166,27 @@ class Compiler:
         # Most operators have only data as inputs: then there is nothing to count.
         data_only = not any(name in PARAMETERS for name in apply.op_types)
         heads = [_heads(p) for p in patterns]
+        contracts = apply.contracts
+
+        def contract(state: State, node: ir.Node, then: Goal) -> bool:
+            found = product_of(node)
+            if found is None:
+                return state.fail(node, lambda: f"{label(node)} is no product of two matrices")
+            values = (found.left, found.right)
+            if capture is None:
+                return _in_place(state, goals, values, order, 0, then)
+            if capture in state.bound:
+                return state.fail(node, lambda: f"{label(node)} is not what '{apply.capture}' stands for")
+            state.bound[capture] = node
+            if _in_place(state, goals, values, order, 0, then):
+                return True
+            del state.bound[capture]
+            return False
 
         def enter(state: State, node: ir.Node, then: Goal) -> bool:
             values: Sequence[ir.Value | None] = node.inputs
+            if contracts and node.op_type != "MatMul":
+                return contract(state, node, then)
             if not data_only or (values and values[-1] is None):
                 values = operands(node, state.scope.version_of(node))
             if not least <= len(values) <= most and spread is None:

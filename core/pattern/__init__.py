@@ -2,7 +2,19 @@
 
 from onnx_rewrite.analysis.dtypes import FLOATS, INTEGERS
 from onnx_rewrite.pattern.errors import PatternError
-from onnx_rewrite.pattern.language import const, constant, either, maybe, optional, repeat, rest, scalar, view, where
+from onnx_rewrite.pattern.language import (
+    const,
+    constant,
+    either,
+    maybe,
+    optional,
+    product,
+    repeat,
+    rest,
+    scalar,
+    view,
+    where,
+)
 from onnx_rewrite.pattern.ops import op
 from onnx_rewrite.pattern.spelling import misspelled, spelled
 from onnx_rewrite.pattern.tracing import trace
@@ -18,6 +30,7 @@ __all__ = [
     "misspelled",
     "op",
     "optional",
+    "product",
     "repeat",
     "rest",
     "scalar",

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import onnx_ir as ir
 
+from onnx_rewrite.analysis.product import CONTRACTIONS
 from onnx_rewrite.pattern.errors import PatternError
 from onnx_rewrite.pattern.predicates import Dims, Predicate, checked_dims, fulfilling, of_dtype, of_rank
 
@@ -125,6 +126,7 @@ class Apply:
             otherwise those that the pattern does not name must have their default.
         opsets: First and last version of the domain for which it is meant; None: no bound.
         home: The step that it is a part of, or None: it is made anew each time.
+        contracts: Whether it is a product of matrices, however that is spelt; `inputs` are then its two operands.
     """
 
     op_types: frozenset[str]
@@ -135,6 +137,7 @@ class Apply:
     capture: str | None = None
     opsets: tuple[int | None, int | None] = (None, None)
     home: Step | None = None
+    contracts: bool = False
 
     def __post_init__(self) -> None:
         rests = [i for i in self.inputs if isinstance(i, Rest)]
@@ -346,6 +349,21 @@ def view(inner: Operand, steps: Var) -> View:
             none. `onnx_rewrite.analysis.layout.through` tells what they amount to.
     """
     return View(as_pattern(inner), _captured(steps, "view"))
+
+
+def product(left: Operand, right: Operand) -> Output:
+    """The product of two stacks of matrices: MatMul, or an Einsum that is one but for the order of axes.
+
+    `onnx_rewrite.analysis.product.product_of` tells, of the node that `.named` captures, how the axes of its operands
+    and of its result are those of the stacks. An Einsum's operands are told by what they give the result, whichever
+    stands first: the right one gives the last of the indices that one operand alone has.
+
+    Args:
+        left: [batch..., rows, inner].
+        right: [batch..., inner, columns].
+    """
+    operands = as_pattern(left), as_pattern(right)
+    return Output(Apply(CONTRACTIONS, "", operands, {}, home=making.get(), contracts=True))
 
 
 def where(pattern: Any, function: Callable[[Any], bool], wants: str) -> Any:

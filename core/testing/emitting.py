@@ -224,7 +224,7 @@ class Emitter:
         first, last = apply.opsets
         if (first is not None and opset < first) or (last is not None and opset > last):
             raise Unfit(f"the pattern is not meant for opset {opset}")
-        op_type = self._tape.one(sorted(apply.op_types))
+        op_type = "MatMul" if apply.contracts else self._tape.one(sorted(apply.op_types))
         schema_of(op_type, opset, apply.domain)
         params = {n: p for n, p in apply.params.items() if not isinstance(p, (Optional, Var))}
         operands: list[Value | None] = []
@@ -242,6 +242,8 @@ class Emitter:
                 attributes.update([self._tape.one(unnamed)])
         if op_type in COMMUTATIVE and apply.domain == "" and len(inputs) > 1:
             inputs = [inputs[i] for i in self._tape.order(len(inputs))]
+        if apply.contracts:
+            op_type, attributes = self._contracted(operands, opset)
         made = self._draft.node(
             op_type, inputs, outputs=apply.outputs, domain=apply.domain, part=self._part, **attributes
         )
@@ -258,6 +260,17 @@ class Emitter:
                 if summed.shape == value.shape:
                     value.axes, value.origin = summed.axes, summed.origin
         return made
+
+    def _contracted(self, operands: list[Value | None], opset: int) -> tuple[str, dict[str, Any]]:
+        """MatMul, or now and then an Einsum that says the same."""
+        shapes = [() if v is None else v.shape for v in operands]
+        plain = len({len(s) for s in shapes}) == 1 and len({s[:-2] for s in shapes}) == 1 and len(shapes[0]) > 1
+        # onnxruntime has Einsum on no 16-bit floats on the CPU.
+        wide = all(v is not None and v.dtype in (1, 11) for v in operands)
+        if not (plain and wide and opset >= 12 and self._tape.chance(25)):
+            return "MatMul", {}
+        batch = "abcd"[: len(shapes[0]) - 2]
+        return "Einsum", {"equation": f"{batch}ij,{batch}jk->{batch}ik"}
 
     def _named(self, apply: Apply, op_type: str) -> dict[str, Any]:
         """The parameters to draw: those of the pattern, those that a captured node may have, those it must."""

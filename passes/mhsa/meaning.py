@@ -23,6 +23,7 @@ from onnx_rewrite.analysis.layout import (
     sizes_of,
     through,
 )
+from onnx_rewrite.analysis.product import Places, Product, product_of
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight
 from onnx_rewrite.passes.mhsa.scores import MOVES, Divided, Runs, number_of, refined, terms_of
@@ -36,25 +37,28 @@ def meaning(m: Match) -> Attention:
         Refused: It is no attention, or too little is known of it.
     """
     dtype, softmax_dtype = _dtypes(m)
-    scores = m.scores.outputs[0]
-    sizes = _sizes(scores)
+    scores, context = m.scores.outputs[0], m.context.outputs[0]
+    first, second = _product(m.scores), _product(m.context)
+    sizes = first.stacked(_sizes(scores))
     if len(sizes) < 2 or any(m.rank(value) in (None, 0, 1) for value in m.context.inputs):
         raise Refused("the scores, the weights or the values are no matrices", scores)
     for operand, called in ((m.k, "keys"), (m.v, "values")):
         if m.constant(operand) is not None:
             raise Refused(f"the {called} are constant: this is a classifier or a table, not an attention", operand)
-    for operand in (*m.scores.inputs, m.context.inputs[1]):
+    for operand in (first.left, first.right, second.right):
         _refuse_poisoned(m, operand)
-    q = _sights(m, "q", m.scores.inputs[0], m.q_above, m.q_below, number_of(m.q_factor, m.q_divisor), transposed=False)
-    k = _sights(m, "k", m.scores.inputs[1], m.k_above, m.k_below, number_of(m.k_factor, m.k_divisor), transposed=True)
-    v = _sights(m, "v", m.context.inputs[1], m.v_steps, (), 1.0, transposed=False)
-    stages = _stages(m, sizes)
+    factors = number_of(m.q_factor, m.q_divisor), number_of(m.k_factor, m.k_divisor)
+    q = _sights(m, "q", first.left, m.q_above, m.q_below, factors[0], first.left_axes)
+    k = _sights(m, "k", first.right, m.k_above, m.k_below, factors[1], first.right_axes, transposed=True)
+    v = _sights(m, "v", second.right, m.v_steps, (), 1.0, second.right_axes)
+    stages = _stages(m, first.result(sizes))
     divided, split = _parts(sizes, stages, q)
     runs = _runs(divided)
     parts = tuple(size for axis in divided[:-2] for size in axis)
-    scale, terms, gains, layout = terms_of(m, sizes, divided, runs)
-    context = m.context.outputs[0]
-    context_sizes = _sizes(context)
+    scale, terms, gains, layout = terms_of(m, first.result(sizes), divided, runs)
+    if second.left_axes is not None:
+        layout = layout.arranged(second.left_axes)
+    context_sizes = second.stacked(_sizes(context))
     there = _runs_there(m, layout, divided, runs, len(context_sizes))
     q, k = (tuple(s for one in sights if (s := _with_parts(one, parts, runs[:-2]))) for sights in (q, k))
     v = tuple(s for one in v if (s := _with_parts(one, parts, there)))
@@ -77,9 +81,15 @@ def meaning(m: Match) -> Attention:
         terms=terms,
         gains=gains,
         cleaned=any(node is not None for node in m.clean),
-        merged=_merged(m, context_sizes, parts, there),
+        merged=_merged(m, second.result(context_sizes), parts, there),
         channels=context_sizes[-1],
     )
+
+
+def _product(node: ir.Node) -> Product:
+    found = product_of(node)
+    assert found is not None  # the pattern says so
+    return found
 
 
 def _refuse_poisoned(m: Match, value: ir.Value) -> None:
@@ -121,26 +131,36 @@ def _dtypes(m: Match) -> tuple[ir.DataType, ir.DataType]:
 
 
 def _sights(
-    m: Match, name: str, operand: ir.Value, above: Any, below: Any, number: float, *, transposed: bool
+    m: Match,
+    name: str,
+    operand: ir.Value,
+    above: Any,
+    below: Any,
+    number: float,
+    places: Places | None,
+    *,
+    transposed: bool = False,
 ) -> list[Sight]:
-    """From where an operand of MatMul can be seen, the nearest first."""
+    """From where an operand of a product, whose axes stand in `places`, can be seen, the nearest first."""
     source: ir.Value = getattr(m, name)
     scaled = above is not None
     if not np.isfinite(number) or number == 0:
         raise Refused(f"value '{source.name}' is multiplied by {number}", source)
     far = [source, *(above or ())] if scaled else [source, *below]
     tail = list(below) if scaled else []
-    places: list[tuple[ir.Value, list[ir.Value], float, bool]] = []
+    ways: list[tuple[ir.Value, list[ir.Value], float, bool]] = []
     for i, value in enumerate(far):
-        places.append((value, far[i + 1 :] + tail, number, False))
+        ways.append((value, far[i + 1 :] + tail, number, False))
     if scaled:  # the product itself, where what it is made of cannot be told
         near = below[0].producer().inputs[0] if below else operand
-        places += [(value, list(below[i:]), 1.0, True) for i, value in enumerate([near, *below])]
+        ways += [(value, list(below[i:]), 1.0, True) for i, value in enumerate([near, *below])]
     found: list[Sight] = []
-    for value, chain, absorbed, partial in reversed(places):
+    for value, chain, absorbed, partial in reversed(ways):
         layout = through(chain, value, m.version, m.scope.constants)
         if layout is None or len(layout.axes) < 2:
             continue
+        if places is not None:
+            layout = layout.arranged(places)
         if transposed:
             layout = replace(layout, axes=(*layout.axes[:-2], layout.axes[-1], layout.axes[-2]))
         steps = tuple(node for step in chain if (node := step.producer()) is not None)
@@ -148,9 +168,9 @@ def _sights(
     return found
 
 
-def _stages(m: Match, sizes: tuple[Size, ...]) -> list[Layout]:
+def _stages(m: Match, begin: Layout) -> list[Layout]:
     """The layouts that the scores have on the way to the values; layouts that are not known are left out."""
-    layout: Layout | None = Layout.of(sizes)
+    layout: Layout | None = begin
     found: list[Layout] = []
     for node in (*m.logits, *m.weights):
         if node.op_type in MOVES and layout is not None:
@@ -260,11 +280,9 @@ def _with_parts(sight: Sight, parts: Sequence[Size], runs: Sequence[Sequence[int
 # -- the result
 
 
-def _merged(
-    m: Match, sizes: tuple[Size, ...], parts: tuple[Size, ...], runs: Sequence[Sequence[int]]
-) -> tuple[Axis, ...]:
+def _merged(m: Match, begin: Layout, parts: tuple[Size, ...], runs: Sequence[Sequence[int]]) -> tuple[Axis, ...]:
     """The axes of the result, in digits whose `axis` counts the parts, then the queries, then V's channels."""
-    layout = through([n.outputs[0] for n in m.merge], m.context.outputs[0], m.version, m.scope.constants)
+    layout = through([n.outputs[0] for n in m.merge], m.context.outputs[0], m.version, m.scope.constants, begin)
     if layout is None:
         raise Refused("how the result is put together is not known", m.context)
     found: list[Axis] = []
@@ -272,8 +290,8 @@ def _merged(
         digits: list[Digit] = []
         for digit in axis:
             assert digit.axis is not None
-            if digit.axis >= len(sizes) - 2:
-                digits.append(replace(digit, axis=len(parts) + digit.axis - (len(sizes) - 2)))
+            if digit.axis >= len(begin.source) - 2:
+                digits.append(replace(digit, axis=len(parts) + digit.axis - (len(begin.source) - 2)))
                 continue
             run = runs[digit.axis]
             pieces = refined(digit, [parts[i] for i in run])

@@ -29,11 +29,14 @@ def number_of(factor: float | None, divisor: float | None) -> float:
 
 
 def terms_of(
-    m: Match, sizes: tuple[Size, ...], divided: Divided, runs: Runs
+    m: Match, begin: Layout, divided: Divided, runs: Runs
 ) -> tuple[float, tuple[Term, ...], tuple[Term, ...], Layout]:
-    """The scale, what is added, other factors, and the layout in which the weights meet the values."""
+    """The scale, what is added, other factors, and the layout in which the weights meet the values.
+
+    `begin` is the layout of the scores, on [batch..., queries, keys].
+    """
     scale, terms, gains = 1.0, list[Term](), list[Term]()
-    layout = Layout.of(sizes)
+    layout = begin
     cleaned = any(node is not None for node in m.clean)
     for i, node in enumerate(m.logits):
         if node.op_type == "Tanh":
@@ -75,7 +78,7 @@ def terms_of(
             terms.append(Term(condition, 1.0, float(fills[0]), m.hidden[i] is None, shape))
         if m.wider[i] is not None and ir.DataType(m.wider[i]).itemsize < _width(m):
             raise Refused(f"{node.op_type} '{node.name}' rounds the scores", node)
-    if [d.axis for d in layout.axes[-1]] != [d.axis for d in Layout.of(sizes).axes[-1]]:
+    if [d.axis for d in layout.axes[-1]] != [d.axis for d in Layout.of(begin.source).axes[-1]]:
         raise Refused("Softmax is not over all keys of a query", m.softmax)
     for node in m.weights:
         if node.op_type in MOVES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnx_rewrite.pattern import constant, either, op, repeat, scalar, view, where
+from onnx_rewrite.pattern import constant, either, op, product, repeat, scalar, view, where
 
 # Steps between Softmax and the nearest MatMuls; a pattern needs a bound.
 MOST_STEPS = 12
@@ -28,9 +28,9 @@ def attention(
     """The pattern. The nodes are called scores, logits, softmax, weights, context and merge, in this order."""
     query = scaled(q, q_above, q_below, q_factor, q_divisor)
     key = scaled(k, k_above, k_below, k_factor, k_divisor)
-    logits = repeat(logit_step, op.MatMul(query, key).named("scores"), most=MOST_STEPS)
+    logits = repeat(logit_step, product(query, key).named("scores"), most=MOST_STEPS)
     weights = repeat(weight_step, op.Softmax(logits, axis=-1).named("softmax"), most=MOST_STEPS)
-    context = op.MatMul(weights, view(v, v_steps)).named("context")
+    context = product(weights, view(v, v_steps)).named("context")
     return repeat(moved, context, most=MOST_MOVES)
 
 

@@ -1,0 +1,114 @@
+"""Products of matrices, however they are spelt: MatMul, or an Einsum that is one but for the order of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_rewrite.analysis.layout import Layout, Size
+
+Places = tuple["int | None", ...]
+"""For each axis of a matrix operand which axis of the value it is; None: the value has no such axis."""
+
+CONTRACTIONS = frozenset({"MatMul", "Einsum"})
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of two stacks of matrices, [batch..., rows, inner] and [batch..., inner, columns].
+
+    Attributes:
+        left, right: The operands.
+        left_axes, right_axes: How the operands are such stacks; None: they are as they come.
+        out_axes: For each axis of the result which axis of [batch..., rows, columns] it is; None: as it comes.
+    """
+
+    left: ir.Value
+    right: ir.Value
+    left_axes: Places | None = None
+    right_axes: Places | None = None
+    out_axes: tuple[int, ...] | None = None
+
+    def stacked(self, sizes: Sequence[Size]) -> tuple[Size, ...]:
+        """Sizes of [batch..., rows, columns], given those of the result."""
+        if self.out_axes is None:
+            return tuple(sizes)
+        return tuple(sizes[self.out_axes.index(i)] for i in range(len(sizes)))
+
+    def result(self, sizes: Sequence[Size]) -> Layout:
+        """The result as an arrangement of [batch..., rows, columns], whose sizes are given."""
+        found = Layout.of(sizes)
+        return found if self.out_axes is None else found.transposed(self.out_axes)
+
+
+def product_of(node: ir.Node | None) -> Product | None:
+    """What product a node computes; None if it computes none.
+
+    An Einsum is one of two operands that share exactly one summed index, have no index twice, and give the result at
+    least one index each that the other lacks. The operand that gives the last such index is the right one.
+    """
+    if node is None or node.domain not in ("", "ai.onnx") or len(node.inputs) != 2:
+        return None
+    first, second = node.inputs
+    if first is None or second is None:
+        return None
+    if node.op_type == "MatMul":
+        return Product(first, second)
+    if node.op_type != "Einsum":
+        return None
+    letters = _letters(node, first, second)
+    if letters is None:
+        return None
+    one, two, out = letters
+    if any(len(set(term)) != len(term) for term in (one, two, out)) or not set(out) <= {*one, *two}:
+        return None
+    summed = {*one, *two} - {*out}
+    lone = [i for i in out if (i in one) != (i in two)]
+    if len(summed) != 1 or not summed <= {*one} & {*two} or not lone:
+        return None
+    swapped = lone[-1] in one
+    left, right = (two, one) if swapped else (one, two)
+    rows = [i for i in lone if i in left]
+    if not rows:
+        return None
+    ends = rows[-1], lone[-1]
+    # In the order of the left operand, which is the query where this makes scores; then what only the right one has.
+    batch = [i for i in (*left, *right) if i in out and i not in ends]
+    batch = list(dict.fromkeys(batch))
+    (inner,) = summed
+    places = [_places(term, [*batch, *end]) for term, end in ((left, (ends[0], inner)), (right, (inner, ends[1])))]
+    stack = [*batch, *ends]
+    values = (second, first) if swapped else (first, second)
+    return Product(*values, *places, tuple(stack.index(i) for i in out))
+
+
+def _places(term: Sequence[str], wanted: Sequence[str]) -> Places:
+    return tuple(term.index(i) if i in term else None for i in wanted)
+
+
+def _letters(node: ir.Node, *operands: ir.Value) -> tuple[list[str], list[str], list[str]] | None:
+    """The indices of both operands and of the result, each a text; those of an ellipsis are numbered from the end."""
+    attribute = node.attributes.get("equation")
+    if attribute is None or attribute.is_ref():
+        return None
+    inputs, arrow, output = str(attribute.value).replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not arrow or len(terms) != len(operands):
+        return None
+    spread, found = 0, list[list[str]]()
+    for term, value in zip(terms, operands, strict=True):
+        if value.shape is None:
+            return None
+        more = len(value.shape) - len(term.replace("...", ""))
+        if more < 0 or (more and "..." not in term):
+            return None
+        spread = max(spread, more)
+        found.append(_spelt(term, more))
+    return found[0], found[1], _spelt(output, spread)
+
+
+def _spelt(term: str, more: int) -> list[str]:
+    before, dots, after = term.partition("...")
+    return [*before, *(f"...{i}" for i in range(more, 0, -1) if dots), *after]
