@@ -63,6 +63,12 @@ class Operator(_Attention):
 
     needs_opset: ClassVar[int] = 23
 
+    def note(self, m: Match) -> str | None:
+        found = meaning(m)
+        if found.softcap and found.terms:
+            return "onnxruntime before 1.27 adds the mask before it bounds the scores"
+        return None
+
     def check(self, m: Match) -> None:
         form = prepare(m, self.level)
         if self.level == "block":

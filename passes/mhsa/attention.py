@@ -85,6 +85,7 @@ class Attention:
             added; mostly one each.
         q, k, v: The sights of each, the nearest first.
         scale: Of the scores.
+        softcap: To what tanh bounds the scaled scores, before anything is added; 0: they are not bounded.
         terms: What is added.
         gains: Other factors of the scores than numbers; each is the same for all keys.
         cleaned: Whether NaN among the weights becomes 0.
@@ -104,6 +105,7 @@ class Attention:
     k: tuple[Sight, ...]
     v: tuple[Sight, ...]
     scale: float
+    softcap: float
     terms: tuple[Term, ...]
     gains: tuple[Term, ...]
     cleaned: bool

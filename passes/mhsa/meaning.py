@@ -26,7 +26,7 @@ from onnx_rewrite.analysis.layout import (
 from onnx_rewrite.analysis.product import Places, Product, product_of
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight
-from onnx_rewrite.passes.mhsa.scores import MOVES, Divided, Runs, number_of, refined, terms_of
+from onnx_rewrite.passes.mhsa.scores import MOVES, Divided, Runs, logits_of, number_of, refined
 from onnx_rewrite.passes.mhsa.spelling import MOST_MOVES
 
 
@@ -55,7 +55,8 @@ def meaning(m: Match) -> Attention:
     divided, split = _parts(sizes, stages, q)
     runs = _runs(divided)
     parts = tuple(size for axis in divided[:-2] for size in axis)
-    scale, terms, gains, layout = terms_of(m, first.result(sizes), divided, runs)
+    logits = logits_of(m, first.result(sizes), divided, runs)
+    layout = logits.layout
     if second.left_axes is not None:
         layout = layout.arranged(second.left_axes)
     context_sizes = second.stacked(_sizes(context))
@@ -77,9 +78,10 @@ def meaning(m: Match) -> Attention:
         q=q,
         k=k,
         v=v,
-        scale=scale,
-        terms=terms,
-        gains=gains,
+        scale=logits.scale,
+        softcap=logits.softcap,
+        terms=logits.terms,
+        gains=logits.gains,
         cleaned=any(node is not None for node in m.clean),
         merged=_merged(m, second.result(context_sizes), parts, there),
         channels=context_sizes[-1],

@@ -13,7 +13,7 @@ from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.block import Projections, projections
 from onnx_rewrite.passes.mhsa.cleaning import cleaned
 from onnx_rewrite.passes.mhsa.operands import seen_nodes
-from onnx_rewrite.passes.mhsa.operator import Form, widened
+from onnx_rewrite.passes.mhsa.operator import UNBOUNDED, Form, widened
 from onnx_rewrite.passes.mhsa.terms import last_axes, mask
 from onnx_rewrite.pattern import op
 
@@ -29,6 +29,8 @@ def check_microsoft(m: Match, form: Form, level: str) -> Projections | None:
     attention = form.attention
     if form.rank != 3:
         raise Refused("MultiHeadAttention takes operands of batch, sequence and channels", m.scores)
+    if attention.softcap:
+        raise Refused(UNBOUNDED.format("com.microsoft's MultiHeadAttention"), m.softmax)
     if form.kv_heads(m) != attention.heads:
         raise Refused("MultiHeadAttention knows no keys that several heads share", m.scores)
     if attention.softmax_dtype != attention.dtype:

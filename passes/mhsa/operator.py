@@ -19,6 +19,7 @@ from onnx_rewrite.passes.mhsa.operands import Operand, axes3, axes4, made, merge
 from onnx_rewrite.passes.mhsa.terms import array_of, check_terms, gained, last_axes, mask, nowhere
 from onnx_rewrite.pattern import op
 
+UNBOUNDED = "tanh bounds the scores, which {} has no form for"
 
 ONE_IN_HALF = 1 + 2.0**-10
 """Roots up to here are taken for 1: both are one number as a 16-bit float."""
@@ -64,6 +65,12 @@ class Form:
         if attention.dtype == ir.DataType.DOUBLE and not _has_single_root(self.scale):
             reason = f"the root of the scale {self.scale} is no 32-bit float, and Attention computes with one"
             raise Refused(reason, m.scores)
+        if attention.dtype == ir.DataType.DOUBLE and float(np.float32(attention.softcap)) != attention.softcap:
+            raise Refused(
+                f"the bound {attention.softcap} of the scores is no 32-bit float, as Attention has it", m.scores
+            )
+        if attention.softcap and m.target.startswith("tensorrt"):  # RTX 1.7.1 refuses to parse the attribute
+            raise Refused(UNBOUNDED.format("TensorRT"), m.softmax)
         self._refuse_overflow(m)
         check_terms(m, attention)
 
@@ -175,6 +182,8 @@ def attention_operator(m: Match, form: Form, packed: Projections | None = None) 
     total = mask(m, attention, attention.dtype, clamped=not form.guarded)
     total = widened(attention, total, q, form.rank)
     params: dict[str, Any] = {"scale": form.scale}
+    if attention.softcap:
+        params["softcap"] = attention.softcap
     if form.rank == 3:
         params |= {"q_num_heads": form.attention.heads, "kv_num_heads": form.kv_heads(m)}
     if attention.softmax_dtype != attention.dtype:

@@ -63,6 +63,8 @@ class Plain:
         self.style = style
         self.attention = attention = plainly(meaning(m))
         self._check(m)
+        if attention.softcap:
+            raise Refused("tanh bounds the scores: only Attention, since opset 23, has a form for it", m.softmax)
         if style.rank == 3 and (attention.terms or attention.gains):
             raise Refused("a mask is spelt on scores of rank 4", m.softmax)
         q = seen(attention, attention.q, self._straight, far=far)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -28,19 +29,41 @@ def number_of(factor: float | None, divisor: float | None) -> float:
     return 1.0 if divisor is None else 1.0 / divisor if divisor else float("nan")
 
 
-def terms_of(
-    m: Match, begin: Layout, divided: Divided, runs: Runs
-) -> tuple[float, tuple[Term, ...], tuple[Term, ...], Layout]:
-    """The scale, what is added, other factors, and the layout in which the weights meet the values.
+@dataclass(frozen=True)
+class Logits:
+    """What Softmax is given, in terms of the products of queries and keys.
 
-    `begin` is the layout of the scores, on [batch..., queries, keys].
+    Attributes:
+        scale: Of the products.
+        softcap: The scaled products are bounded to softcap · tanh(products · scale / softcap); 0: they are not.
+        terms: What is added after that.
+        gains: Other factors of the products than numbers.
+        layout: In which the weights meet the values, on [batch..., queries, keys].
     """
-    scale, terms, gains = 1.0, list[Term](), list[Term]()
+
+    scale: float
+    softcap: float
+    terms: tuple[Term, ...]
+    gains: tuple[Term, ...]
+    layout: Layout
+
+
+def logits_of(m: Match, begin: Layout, divided: Divided, runs: Runs) -> Logits:
+    """The way of the scores to Softmax; `begin` is their layout, on [batch..., queries, keys].
+
+    Raises:
+        Refused: It is none that Attention goes, or too little is known of it.
+    """
+    scale, bounded, terms, gains = 1.0, False, list[Term](), list[Term]()
+    beyond = 1.0  # what the scores are multiplied by after Tanh
     layout = begin
     cleaned = any(node is not None for node in m.clean)
     for i, node in enumerate(m.logits):
         if node.op_type == "Tanh":
-            raise Refused("the scores are bounded by Tanh before the mask is added; Attention bounds the sum", node)
+            if bounded or terms:
+                raise Refused("Tanh bounds the scores after a term is added; Attention adds it after", node)
+            bounded = True
+            continue
         if node.op_type in MOVES:
             layout = _moved(layout, node)
             continue
@@ -48,13 +71,16 @@ def terms_of(
         if number != 1.0:
             if not np.isfinite(number) or number == 0:
                 raise Refused(f"the scores are multiplied by {number}", node)
-            scale *= number
+            if bounded:
+                beyond *= number
+            else:
+                scale *= number
             terms = [replace(t, factor=t.factor * number) if t.fill is None else t for t in terms]
         if m.gain[i] is not None:
             if m.scope.constants.scalar(m.gain[i]) is not None:
                 raise Refused(f"{node.op_type} '{node.name}' multiplies the scores by a number", node)
             shape = _aligned(node, m.gain[i], layout, divided, runs)
-            if any(size != 1 for size in shape[-len(divided[-1]) :] if divided[-1]) or terms:
+            if any(size != 1 for size in shape[-len(divided[-1]) :] if divided[-1]) or terms or bounded:
                 raise Refused(f"{node.op_type} '{node.name}' weights the keys", node)
             gains.append(Term(m.gain[i], 1.0, None, False, shape))
         value = m.term[i] if m.term[i] is not None else m.less[i]
@@ -83,7 +109,9 @@ def terms_of(
     for node in m.weights:
         if node.op_type in MOVES:
             layout = _moved(layout, node)
-    return scale, tuple(terms), tuple(gains), layout
+    if bounded and not (beyond > 0 and math.isfinite(beyond)):
+        raise Refused(f"what Tanh bounds is multiplied by {beyond:g}", m.softmax)
+    return Logits(scale * beyond, beyond if bounded else 0.0, tuple(terms), tuple(gains), layout)
 
 
 def _width(m: Match) -> float:
