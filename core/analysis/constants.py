@@ -301,6 +301,26 @@ def _gather(constants: Constants, node: ir.Node, data: Array) -> Array | None:
     return None if indices is None else np.take(data, indices, axis=node.attributes.get_int("axis", 0))
 
 
+def _clip(constants: Constants, node: ir.Node) -> Array | None:
+    """Bounds are attributes or operands; a bound that is left out is none."""
+    array = _first(constants, node)
+    if array is None or array.dtype.kind != "f" or array.size > 1 << 16:
+        return None
+    bounds: list[Any] = []
+    for place, name in enumerate(("min", "max"), 1):
+        given = node.inputs[place] if place < len(node.inputs) else None
+        if given is not None:
+            bounds.append(constants.scalar(given))
+            if bounds[-1] is None:
+                return None
+        else:
+            attribute = node.attributes.get_float(name, None)
+            bounds.append(attribute)
+    low, high = bounds
+    array = array if low is None else np.maximum(array, array.dtype.type(low))
+    return array if high is None else np.minimum(array, array.dtype.type(high))
+
+
 def _float_unary(function: Callable[[Array], Array]) -> Callable[[Constants, ir.Node], Array | None]:
     def fold(constants: Constants, node: ir.Node) -> Array | None:
         array = _first(constants, node)
@@ -359,6 +379,7 @@ _FOLDS: dict[str, Callable[[Constants, ir.Node], Array | None]] = {
         "Add": _float_binary(np.add),
         "Cast": _cast,
         "CastLike": _cast_like,
+        "Clip": _clip,
         "Concat": _concat,
         "Constant": _constant_node,
         "ConstantOfShape": _constant_of_shape,

@@ -42,12 +42,35 @@ class Product:
         found = Layout.of(sizes)
         return found if self.out_axes is None else found.transposed(self.out_axes)
 
+    def flipped(self) -> Product | None:
+        """The same as the product of the transposed right operand and the transposed left one; None: of unknown rank.
 
-def product_of(node: ir.Node | None) -> Product | None:
+        Its result is that of the product with the last two axes exchanged.
+        """
+        ranks = [None if v.shape is None else len(v.shape) for v in (self.left, self.right)]
+        if ranks[0] is None or ranks[1] is None:
+            return None
+        left, right = self.left_axes or tuple(range(ranks[0])), self.right_axes or tuple(range(ranks[1]))
+        out = self.out_axes or tuple(range(max(ranks[0], ranks[1])))
+        last = len(out) - 1
+        turned = tuple({last: last - 1, last - 1: last}.get(i, i) for i in out)
+        return Product(self.right, self.left, _turned(right), _turned(left), turned)
+
+
+def _turned(places: Places) -> Places:
+    return (*places[:-2], places[-1], places[-2])
+
+
+def product_of(node: ir.Node | None, row: int | None = None) -> Product | None:
     """What product a node computes; None if it computes none.
 
     An Einsum is one of two operands that share exactly one summed index, have no index twice, and give the result at
     least one index each that the other lacks. The operand that gives the last such index is the right one.
+
+    Args:
+        node: Any node.
+        row: Which axis of an Einsum's left operand are the rows, where several could be; default: of those, the last
+            one in the result.
     """
     if node is None or node.domain not in ("", "ai.onnx") or len(node.inputs) != 2:
         return None
@@ -73,15 +96,16 @@ def product_of(node: ir.Node | None) -> Product | None:
     rows = [i for i in lone if i in left]
     if not rows:
         return None
-    ends = rows[-1], lone[-1]
+    chosen = left[row] if row is not None and left[row] in rows else rows[-1]
+    ends = chosen, lone[-1]
     # In the order of the left operand, which is the query where this makes scores; then what only the right one has.
     batch = [i for i in (*left, *right) if i in out and i not in ends]
     batch = list(dict.fromkeys(batch))
     (inner,) = summed
-    places = [_places(term, [*batch, *end]) for term, end in ((left, (ends[0], inner)), (right, (inner, ends[1])))]
+    left_places, right_places = _places(left, [*batch, ends[0], inner]), _places(right, [*batch, inner, ends[1]])
     stack = [*batch, *ends]
-    values = (second, first) if swapped else (first, second)
-    return Product(*values, *places, tuple(stack.index(i) for i in out))
+    operands = (second, first) if swapped else (first, second)
+    return Product(*operands, left_places, right_places, tuple(stack.index(i) for i in out))
 
 
 def _places(term: Sequence[str], wanted: Sequence[str]) -> Places:

@@ -35,6 +35,9 @@ from onnx_rewrite.testing.surroundings import between
 from onnx_rewrite.testing.tape import Tape
 from onnx_rewrite.testing.wants import ANY, CHANNELS, ELEMENTWISE, SIZES, Want, settle_ranks, wanted
 
+PROPOSALS = 8
+"""How often a parameter is drawn until the pattern's condition on it holds."""
+
 _TYPES = (1, 11, 10, 6, 7, 9)  # float, double, float16, int32, int64, bool
 
 
@@ -341,10 +344,12 @@ class Emitter:
             if pattern.name in self._bound:
                 return self._bound[pattern.name]
             value = ABSENT
-            for _ in range(4):
+            for _ in range(PROPOSALS):
                 value = propose(op_type, name, operands, opset, domain, self._tape)
                 if _accepts(pattern, value):
                     break
+            else:
+                raise Unfit(f"no {name} that was drawn is what the pattern's condition wants")
             if value is not ABSENT:
                 self._bound[pattern.name] = value
             return value

@@ -69,6 +69,8 @@ def propose(op_type: str, name: str, operands: list[Value | None], opset: int, d
             raise Unfit("a scalar has no axes")
         return rank - 1 - tape.below(rank)
     if name == "perm":
+        if rank > 1 and tape.chance(40):  # matrices are transposed more often than anything else
+            return (*range(rank - 2), rank - 1, rank - 2)
         return tuple(tape.order(rank))
     if name == "shape":
         return _shape(x, shape, tape)

@@ -38,27 +38,25 @@ def meaning(m: Match) -> Attention:
     """
     dtype, softmax_dtype = _dtypes(m)
     scores, context = m.scores.outputs[0], m.context.outputs[0]
-    first, second = _product(m.scores), _product(m.context)
+    first = _product(m.scores)
     sizes = first.stacked(_sizes(scores))
     if len(sizes) < 2 or any(m.rank(value) in (None, 0, 1) for value in m.context.inputs):
         raise Refused("the scores, the weights or the values are no matrices", scores)
     for operand, called in ((m.k, "keys"), (m.v, "values")):
         if m.constant(operand) is not None:
             raise Refused(f"the {called} are constant: this is a classifier or a table, not an attention", operand)
-    for operand in (first.left, first.right, second.right):
+    for operand in (first.left, first.right, *m.context.inputs):
         _refuse_poisoned(m, operand)
     factors = number_of(m.q_factor, m.q_divisor), number_of(m.k_factor, m.k_divisor)
     q = _sights(m, "q", first.left, m.q_above, m.q_below, factors[0], first.left_axes)
     k = _sights(m, "k", first.right, m.k_above, m.k_below, factors[1], first.right_axes, transposed=True)
-    v = _sights(m, "v", second.right, m.v_steps, (), 1.0, second.right_axes)
     stages = _stages(m, first.result(sizes))
     divided, split = _parts(sizes, stages, q)
     runs = _runs(divided)
     parts = tuple(size for axis in divided[:-2] for size in axis)
     logits = logits_of(m, first.result(sizes), divided, runs)
-    layout = logits.layout
-    if second.left_axes is not None:
-        layout = layout.arranged(second.left_axes)
+    second, layout = _weighted(m, logits.layout)
+    v = _sights(m, "v", second.right, m.v_steps, (), 1.0, second.right_axes)
     context_sizes = second.stacked(_sizes(context))
     there = _runs_there(m, layout, divided, runs, len(context_sizes))
     q, k = (tuple(s for one in sights if (s := _with_parts(one, parts, runs[:-2]))) for sights in (q, k))
@@ -88,10 +86,24 @@ def meaning(m: Match) -> Attention:
     )
 
 
-def _product(node: ir.Node) -> Product:
-    found = product_of(node)
+def _product(node: ir.Node, row: int | None = None) -> Product:
+    found = product_of(node, row)
     assert found is not None  # the pattern says so
     return found
+
+
+def _weighted(m: Match, layout: Layout) -> tuple[Product, Layout]:
+    """The product of weights and values, and the layout of its stack of weights; `layout` is that of the weights."""
+    if m.turned is None:
+        queries = [i for i, axis in enumerate(layout.axes) if axis and axis[0].axis == len(layout.source) - 2]
+        found = _product(m.context, queries[-1] if queries else None)
+    else:
+        layout = layout.transposed(m.turn)
+        flipped = _product(m.context).flipped()
+        if flipped is None:
+            raise Refused("the rank of the weights or of the values is not known", m.context)
+        found = flipped
+    return found, layout if found.left_axes is None else layout.arranged(found.left_axes)
 
 
 def _refuse_poisoned(m: Match, value: ir.Value) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_rewrite.analysis.layout import Axis
+from onnx_rewrite.analysis.layout import Axis, size_of
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
 from onnx_rewrite.passes.mhsa.block import Projections, projections
@@ -136,6 +136,8 @@ class Form:
                     raise Refused(
                         f"the {name} are the same for the whole batch, which Attention does not know", m.scores
                     )
+                if isinstance(size, int) and not isinstance(size_of(digits), int):
+                    raise Refused(f"whether the {name} are the same for the whole batch is not known", m.scores)
         heads = attention.parts[attention.split :]
         for digits, size in zip(q.sight.batch[attention.split :], heads, strict=True):
             if size != 1 and (not digits or any(d.axis is None for d in digits)):

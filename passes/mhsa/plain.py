@@ -124,7 +124,7 @@ class Plain:
         """
         found, style = self.attention, self.style
         scaled = {"scores": "", "q": "q", "k": "k", "both": "qk"}[style.scale] if self.scale != 1 else ""
-        if m.scores.op_type != "MatMul" or m.context.op_type != "MatMul":
+        if m.scores.op_type != "MatMul" or m.context.op_type != "MatMul" or m.turned is not None:
             return False
         absorbed = "".join(n for n, o in zip("qk", self.operands, strict=False) if o.sight.absorbed != 1)
         if absorbed != scaled or m.q_divisor is not None or m.k_divisor is not None:

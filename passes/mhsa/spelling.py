@@ -24,14 +24,26 @@ def attention(
     k_factor: Any,
     k_divisor: Any,
     v_steps: Any,
+    turn: Any,
 ) -> Any:
     """The pattern. The nodes are called scores, logits, softmax, weights, context and merge, in this order."""
     query = scaled(q, q_above, q_below, q_factor, q_divisor)
     key = scaled(k, k_above, k_below, k_factor, k_divisor)
     logits = repeat(logit_step, product(query, key).named("scores"), most=MOST_STEPS)
     weights = repeat(weight_step, op.Softmax(logits, axis=-1).named("softmax"), most=MOST_STEPS)
-    context = product(weights, view(v, v_steps)).named("context")
+    across = op.Transpose(weights, perm=where(turn, exchanges_ends, "an exchange of the last two axes"))
+    values = view(v, v_steps)
+    context = either(
+        product(weights, values).named("context"),
+        product(values, across.named("turned")).named("context"),
+    )
     return repeat(moved, context, most=MOST_MOVES)
+
+
+def exchanges_ends(perm: Any) -> bool:
+    """Whether a permutation exchanges the last two axes and no others."""
+    count = len(perm)
+    return count > 1 and tuple(perm) == (*range(count - 2), count - 1, count - 2)
 
 
 def scaled(x: Any, above: Any, below: Any, factor: Any, divisor: Any) -> Any:

@@ -114,6 +114,11 @@ SPELLINGS: dict[str, dict[str, Any]] = {
         "z": "Identity(s)",
     },
     "half": {"kind": "float16"},
+    "channels before positions": {
+        "v": "Transpose<perm=[0,2,3,1]>(v2)",
+        "c": "ca = Transpose<perm=[0,1,3,2]>(o); MatMul(v, ca)",
+        "t": "Transpose<perm=[0,3,1,2]>(c)",
+    },
     "products by Einsum": {
         "q": "Identity(q2)",
         "k": "Identity(k2)",
