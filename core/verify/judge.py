@@ -132,6 +132,8 @@ class Pair:
         # onnxruntime's CPU provider computes fp16 in fp32 and drops pairs of casts, so it would not show the loss.
         self.narrows = has_halves(self.after.proto) and not has_halves(self.before.proto)
         self._noise = self.tolerance.floor * max((eps(t) for t in coarse), default=2.0**-23)
+        # Of which type the results on the way are is told only where all are of one.
+        self.uniform = len(coarse) == 1 and not any(n.op_type == "Cast" for n in self.before.proto.graph.node)
         self.jumps = _has_discrete(self.before.proto)
         self.quantizes = _quantizes(self.before.proto)
 
@@ -261,11 +263,14 @@ class Pair:
     ) -> Comparison:
         """The comparison once more, where the original may have been lucky.
 
-        No computation can be held to less than what the result itself moves when the inputs move by one rounding: on
-        an offset of 1000 a variance loses ten bits, whoever computes it, but now and then the original loses none.
-        That movement, in float64, counts as the original's error if it is larger.
+        No computation can be held to less than what the result itself moves when the inputs, or the original's own
+        results on the way, move by one rounding: on an offset of 1000 a variance loses ten bits, whoever computes it,
+        but now and then the original loses none; and which of two scores in the millions is the larger is decided by
+        their last bits. That movement, in float64, counts as the original's error if it is larger.
         """
         moved = max((self._moved(k, ref, values, turn) for turn in range(_NUDGES)), default=0.0)
+        if self.uniform:
+            moved = max(moved, *(self._strayed(k, kind, ref, values, turn) for turn in range(_NUDGES)))
         if moved <= found.error_before or not np.isfinite(moved):
             return found
         # An original that errs by just as much at the worst place.
@@ -283,8 +288,14 @@ class Pair:
                 rng = generator("nudges", turn, number)
                 wide = wide * (1.0 + eps(kind) / 2 * rng.uniform(-1.0, 1.0, wide.shape))
             nudged[name] = wide
+        return self._gap(k, ref, nudged, None)
+
+    def _strayed(self, k: int, kind: int, ref: Array, values: Mapping[str, Array], turn: int) -> float:
+        return self._gap(k, ref, values, Jitter(0.0, generator("rounding", turn), eps(kind) / 2))
+
+    def _gap(self, k: int, ref: Array, values: Mapping[str, Array], jitter: Jitter | None) -> float:
         try:
-            result = self.reference(nudged)[k]
+            result = self.reference(values, jitter)[k]
         except Exception:  # what cannot be evaluated there excuses nothing
             return 0.0
         if result.shape != ref.shape:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnx_rewrite.analysis.layout import MOVERS
 from onnx_rewrite.rewriter.standing_in import resolved
 from onnx_rewrite.verify.dtypes import HALVES, Array, numpy_dtype, widen
 from onnx_rewrite.verify.kernels import CannotEvaluate, Kernel, Node, load
@@ -56,17 +57,47 @@ DISCRETE = frozenset(
 """Operators whose output jumps where their input moves a little (and Cast from a float to an integer)."""
 
 
+EXACT = MOVERS | frozenset(
+    {
+        "Abs",
+        "Clip",
+        "Concat",
+        "DepthToSpace",
+        "GatherElements",
+        "GatherND",
+        "Max",
+        "MaxPool",
+        "Min",
+        "Neg",
+        "Pad",
+        "ReduceMax",
+        "ReduceMin",
+        "Relu",
+        "SpaceToDepth",
+        "Tile",
+        "Where",
+    }
+)
+"""Operators that give elements of what they are given, or their opposites: nothing is rounded."""
+
+
 @dataclass
 class Jitter:
-    """Noise on what discrete operators decide upon; shows which of their outcomes are ties.
+    """Noise on what discrete operators decide upon, which shows which of their outcomes are ties; or on every result.
 
     Attributes:
-        amount: Relative to the largest element of the operand (no unit).
+        amount: Relative to the largest element of the operand of a discrete operator (no unit).
         rng: Where the signs come from.
+        rounding: Relative to each element of each result that is rounded (no unit).
     """
 
     amount: float
     rng: np.random.Generator
+    rounding: float = 0.0
+
+    def rounded(self, x: Array) -> Array:
+        """A result with noise."""
+        return x * (1.0 + self.rounding * self.rng.uniform(-1.0, 1.0, x.shape))
 
     def __call__(self, x: Array) -> Array:
         """The operand with noise."""
@@ -180,7 +211,7 @@ class Body:
         inputs = [self.value(env, name) if name else None for name in proto.input]
         while inputs and inputs[-1] is None:
             inputs.pop()
-        if jitter is not None and (proto.op_type in DISCRETE or _truncates(node)):
+        if jitter is not None and jitter.amount and (proto.op_type in DISCRETE or _truncates(node)):
             inputs = [jitter(v) if v is not None and v.dtype == np.float64 else v for v in inputs]
         found: Any = NotImplemented
         try:
@@ -195,9 +226,11 @@ class Body:
         except Exception as error:
             raise CannotEvaluate(proto, f"{type(error).__name__}: {error}") from error
         outputs = found if isinstance(found, tuple | list) else (found,)
+        rounds = jitter is not None and jitter.rounding and proto.op_type not in EXACT
         for name, value in zip(proto.output, outputs, strict=False):
             if name:
-                env[name] = value if isinstance(value, np.ndarray) else np.asarray(value)
+                made = value if isinstance(value, np.ndarray) else np.asarray(value)
+                env[name] = jitter.rounded(made) if rounds and jitter and made.dtype == np.float64 else made
         for name in step.free:
             env.pop(name, None)
 

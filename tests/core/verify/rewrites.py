@@ -96,6 +96,19 @@ def attention(fused: bool, opset: int = 17) -> onnx.ModelProto:
 
 Build = Callable[[], tuple[onnx.ModelProto, onnx.ModelProto]]
 
+
+def cosine_scores(before: bool, gain: float = 10.0) -> onnx.ModelProto:
+    """Scores multiplied by one number for each head, after or before the product that gives them."""
+    body = "t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, t) z = Mul(s, gain) m = Add(z, bias) w = Softmax(m) "
+    return model(
+        f"{body} y = MatMul(w, v)" if before else "u = Mul(q, gain) y = Attention<scale=1.0>(u, k, v, bias)",
+        {"gain": np.full((2, 1, 1), gain, np.float32)},
+        inputs="float[32,2,16,8] k, float[32,2,16,8] q, float[1,2,16,16] bias, float[32,2,16,8] v",
+        outputs="float[32,2,16,8] y",
+        opset=23,
+    )
+
+
 CORRECT: dict[str, Build] = {
     "layer norm fused": lambda: (LN, layer_norm()),
     "gelu with a product for the quotient": lambda: (
@@ -125,6 +138,8 @@ CORRECT: dict[str, Build] = {
         model("a = Transpose<perm=[0,2,1]>(x) b = Neg(a) y = Transpose<perm=[0,2,1]>(b)"),
         model("y = Neg(x)"),
     ),
+    # On an offset of 1000 the last bit of a score decides; the original's rounding says so, not its luck.
+    "scores scaled beforehand": lambda: (cosine_scores(True), cosine_scores(False)),
     "swish as a product": lambda: (
         model("s = Sigmoid(x) y = Mul(x, s)"),
         model("n = Neg(x) e = Exp(n) d = Add(e, one) r = Reciprocal(d) y = Mul(r, x)", {"one": np.float32(1)}),
@@ -133,6 +148,7 @@ CORRECT: dict[str, Build] = {
 
 WRONG: dict[str, Build] = {
     "layer norm with another epsilon": lambda: (LN, layer_norm(epsilon=1e-12)),
+    "scores scaled by a little more": lambda: (cosine_scores(True), cosine_scores(False, 10.01)),
     "layer norm over another axis": lambda: (
         model(
             LN_BODY,
