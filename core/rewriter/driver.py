@@ -28,6 +28,7 @@ from onnx_rewrite.rewriter.operators import Operators
 from onnx_rewrite.rewriter.placing import refuse_entangled
 from onnx_rewrite.rewriter.raising import CannotRaise, Raised, raise_opset
 from onnx_rewrite.rewriter.rule import Rule
+from onnx_rewrite.rewriter.runnable import Opens
 from onnx_rewrite.rewriter.scopes import find_scopes
 from onnx_rewrite.rewriter.site import Judge, Seconds, Site
 from onnx_rewrite.rewriter.worklist import Worklist
@@ -53,6 +54,7 @@ class Driver:
         model: The model; it is changed.
         passes: In the order in which they are tried.
         judge: Compares each replacement with what stood there; None: nothing is verified.
+        opens: Tries whether a node has a kernel once the opset is raised; default: the judge's, if it has one.
         target: For whom the model is rewritten.
         opset: "keep", the opset that must not be exceeded, or None: raise as far as a pass needs.
         selection: Which sites may be applied.
@@ -70,6 +72,7 @@ class Driver:
         passes: Sequence[RulePass],
         *,
         judge: Judge | None = None,
+        opens: Opens | None = None,
         target: str = "onnx",
         opset: int | str | None = None,
         selection: Selection | None = None,
@@ -89,6 +92,7 @@ class Driver:
         self._scopes: list[Scope] | None = None  # all graphs, until an edit removes or adds one
         self._names = Names(model)
         self._judge = judge
+        self._opens: Opens | None = opens or getattr(judge, "opens", None)
         self._target = target
         self._opset = opset
         self._found = found
@@ -361,7 +365,14 @@ class Driver:
         drop_functions(self.model)  # they are written anew at the end, in the new opset
         try:
             self.raised.append(
-                raise_opset(self.model, version, judge=self._judge, names=self._names, constants=self._constants)
+                raise_opset(
+                    self.model,
+                    version,
+                    judge=self._judge,
+                    names=self._names,
+                    constants=self._constants,
+                    opens=self._opens,
+                )
             )
             complete_types(self.model)
             self._scopes = None

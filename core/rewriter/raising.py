@@ -17,7 +17,7 @@ from onnx_rewrite.rewriter.builder import Builder
 from onnx_rewrite.rewriter.cutout import CannotCut, cut_out, flowing_in
 from onnx_rewrite.rewriter.edit import commit, node_label
 from onnx_rewrite.rewriter.names import Names
-from onnx_rewrite.rewriter.runnable import stranded
+from onnx_rewrite.rewriter.runnable import Opens, stranded
 from onnx_rewrite.rewriter.site import Judge
 from onnx_rewrite.verdict import Verification, not_verified
 
@@ -78,6 +78,7 @@ def raise_opset(
     names: Names,
     constants: Constants,
     accept_inconclusive: bool = False,
+    opens: Opens | None = None,
 ) -> Raised:
     """Raises the standard operators of a model, its functions included, to opset `target`, in place.
 
@@ -92,9 +93,10 @@ def raise_opset(
         names: The model's names.
         constants: The model's constants.
         accept_inconclusive: Whether "inconclusive" is good enough.
+        opens: Why a model cannot be opened for lack of a kernel, or None; None: not asked of nodes that stay.
 
     Raises:
-        CannotRaise: A node has no equal, or is not equivalent; or `target` is lower than the model's opset, or
+        CannotRaise: A node has no equal, is not equivalent, or would run no more; or `target` is lower than the model's opset, or
             unknown to the installed onnx. The model is as it was.
     """
     source = _version(model.graph.opset_imports)
@@ -109,7 +111,8 @@ def raise_opset(
         for scope in _scopes(model, constants, target):
             _plan(scope, target, plans)
         verdicts = Court(judge, target, accept_inconclusive).judge_all(plans) if plans else []
-        _refuse_stranded(model, constants, target, plans, judge)
+        if opens is not None:
+            _refuse_stranded(model, constants, target, plans, opens)
     except BaseException:
         for plan in plans:
             plan.builder.discard()
@@ -119,12 +122,7 @@ def raise_opset(
     return Raised(source, target, tuple(changed))
 
 
-def _refuse_stranded(
-    model: ir.Model, constants: Constants, target: int, plans: list[_Plan], judge: Judge | None
-) -> None:
-    opens = getattr(judge, "opens", None)
-    if opens is None:
-        return
+def _refuse_stranded(model: ir.Model, constants: Constants, target: int, plans: list[_Plan], opens: Opens) -> None:
     changed = {plan.node for plan in plans if plan.pairs}
     found = stranded(_scopes(model, constants, target), target, lambda node: node not in changed, opens)
     if found is not None:

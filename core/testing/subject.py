@@ -6,7 +6,7 @@ import gc
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import onnx
@@ -18,6 +18,7 @@ from onnx_rewrite.pattern.language import Apply, Output, Traced, walk
 from onnx_rewrite.rewriter.driver import Driver
 from onnx_rewrite.rewriter.rule import Rule
 from onnx_rewrite.rewriter.site import Site
+from onnx_rewrite.verify import LocalJudge
 
 _RUNS_PER_COLLECTION = 400
 _runs = 0
@@ -139,12 +140,18 @@ class Subject:
         """
         with collector_off():
             loaded = load(model)
-            driver = Driver(loaded.ir, [self], judge=judge, opset=opset)
+            driver = Driver(loaded.ir, [self], judge=judge, opens=_opens().opens, opset=opset)
             driver.run()
             sites = tuple(driver.sites[self.name])
             result = to_proto(loaded)
             raised = loaded.ir.opset_imports.get("") if driver.raised else None
         return Outcome(result, sites, raised)
+
+
+@cache
+def _opens() -> LocalJudge:
+    """Remembers which nodes have kernels."""
+    return LocalJudge()
 
 
 def subject_of(pattern: Any) -> Subject:
