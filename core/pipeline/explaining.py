@@ -53,8 +53,12 @@ def explain(
         _must_exist(loaded.ir, node)
     name, rules = chosen[0].name, chosen[0].rules()
     found = explain_pass(loaded.ir, name, rules, node=node, target=target)
-    vague = {v.name for n in loaded.ir.graph for v in n.outputs if is_vague(v)}
-    stopped = any("not known" in miss.reason or miss.value in vague for miss in found.near)
+    vague = {v.name: node_label(n) for n in loaded.ir.graph for v in n.outputs if is_vague(v)}
+    blurred = set(vague.values())
+    stopped = any(
+        "not known" in miss.reason or miss.value in vague or (miss.complete and not blurred.isdisjoint(miss.nodes))
+        for miss in found.near
+    )
     if stopped and Probe(loaded, loaded.ir, None, None, 0)():
         found = explain_pass(loaded.ir, name, rules, node=node, target=target)
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -42,6 +42,7 @@ class NearMiss:
         reason: What failed, in words.
         hint: What would help, or None.
         complete: Whether the whole pattern stands there, and a condition of the pass refused it.
+        about: The node of which it is told, where the pass says what its sites are known by (`Rule.about`), or None.
     """
 
     rule: str
@@ -56,6 +57,7 @@ class NearMiss:
     reason: str
     hint: str | None
     complete: bool
+    about: str | None = None
 
     @property
     def share(self) -> float:
@@ -123,7 +125,12 @@ def explain_pass(
                     misses.append((attempt.miss, frozenset(attempt.matched)))
     explanation.found.reverse()
     misses.reverse()  # anchors were tried from the end of the graph
-    explanation.near = list(_closest(misses, taken, everything=node is not None))
+    about = frozenset[str]().union(*(rule.about for rule in rules))
+    if about and node is None:
+        known = [n for scope in scopes for n in scope.graph if n.op_type in about and n not in taken]
+        explanation.near = [_nearest(n, misses) for n in known]
+    else:
+        explanation.near = list(_closest(misses, taken, everything=node is not None))
     if not tried:
         explanation.absent = sorted(absent)
     return explanation
@@ -231,6 +238,22 @@ def _closest(
             continue
         told |= nodes
         yield miss
+
+
+def _nearest(node: ir.Node, misses: Sequence[tuple[NearMiss, frozenset[ir.Node]]]) -> NearMiss:
+    """The closest of the misses that have a node, or where its result goes."""
+    label = node_label(node)
+    those = [miss for miss, nodes in misses if node in nodes]
+    if those:
+        return replace(min(those, key=lambda miss: (not miss.complete, -miss.share, -len(miss.nodes))), about=label)
+    value = node.outputs[0]
+    readers = list(dict.fromkeys(use.node for use in value.uses()))
+    if value.is_graph_output() or not readers:
+        reason = "what it gives is an output of the graph, or nobody reads it"
+    else:
+        reader = f"{readers[0].op_type} '{node_label(readers[0])}'"
+        reason = f"what it gives goes to {reader}, and nothing of the pattern comes after that"
+    return NearMiss("", label, (label,), 1, label, node.op_type, value.name, None, None, reason, None, False, label)
 
 
 def _alone(miss: NearMiss, operators: Mapping[str, str]) -> bool:

@@ -96,8 +96,8 @@ def raise_opset(
         opens: Why a model cannot be opened for lack of a kernel, or None; None: not asked of nodes that stay.
 
     Raises:
-        CannotRaise: A node has no equal, is not equivalent, or would run no more; or `target` is lower than the model's opset, or
-            unknown to the installed onnx. The model is as it was.
+        CannotRaise: A node has no equal, is not equivalent, or would run no more; or `target` is lower than the
+            model's opset, or unknown to the installed onnx. The model is as it was.
     """
     source = _version(model.graph.opset_imports)
     if source is None:

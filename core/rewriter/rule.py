@@ -24,11 +24,14 @@ class Rule(abc.ABC):
         targets: For whom it is (`--target`); none: for all.
         interior: What to do when an interior value is needed outside the match: "refuse" it (the match backtracks
             into smaller alternatives), or "keep" the nodes that compute the value.
+        about: Operators of which every match has one and hardly anything else has: `explain` then says of each of
+            them that is in no match, and of nothing else, what stood in the way.
     """
 
     needs_opset: ClassVar[int] = 1
     targets: ClassVar[tuple[str, ...]] = ()
     interior: ClassVar[Literal["refuse", "keep"]] = "refuse"
+    about: ClassVar[frozenset[str]] = frozenset()
 
     pattern: Any  # a method whose parameters are the captures: every subclass has its own
 

@@ -42,6 +42,7 @@ class _Attention(Pass):
     targets: tuple[str, ...] = ()  # type: ignore[misc]
 
     pattern = staticmethod(spelling.attention)
+    about: ClassVar[frozenset[str]] = frozenset({"Softmax"})
 
     def unlike(self, m: Match) -> Mapping[Unlike, str]:
         found = meaning(m)

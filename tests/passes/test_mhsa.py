@@ -441,3 +441,16 @@ def test_why_not_is_told() -> None:
 def test_explain_looks_at_shapes_that_only_a_run_tells() -> None:
     """The causal mask of GPT-2 is cut out by sizes that are computed."""
     assert len(rw.explain(MODELS / "gpt2_legacy_op12.onnx", "mhsa").found) == 2
+
+
+def test_explain_has_one_line_for_each_softmax_that_is_not_taken() -> None:
+    both = attention(
+        m="ma = Add(z, bias); Tanh(ma)",
+        t="ta = Softmax<axis=-1>(c); Transpose<perm=[0,2,1,3]>(ta)",
+        out="float[2,5,8] y",
+    )
+    bounded, gate = rw.explain(both, "mhsa").near
+    assert (bounded.about, gate.about) == ("p", "ta")
+    assert bounded.complete
+    assert gate.reason == "what it gives goes to Transpose 't', and nothing of the pattern comes after that"
+    assert not rw.explain(attention(), "mhsa").near

@@ -58,6 +58,8 @@ def _show(found: Explanation, model: str, node: str | None, most: int) -> None:
     if found.absent:
         names = ", ".join(found.absent)
         human.print(Text(f"\nThe pattern needs {names}, of which the model has none."))
+    if found.near and found.near[0].about is not None:
+        human.print()
     for number, miss in enumerate(found.near[:most], 1):
         _show_miss(number, miss, human)
     if len(found.near) > most:
@@ -72,6 +74,9 @@ def _show_miss(number: int, miss: NearMiss, human: Console) -> None:
 
     from onnx_rewrite.report import wording
 
+    if miss.about is not None:
+        human.print(Text.assemble(f"{number}. ", (miss.about, "bold"), f": {miss.reason}"), soft_wrap=True)
+        return
     matched = f"all {len(miss.nodes)} nodes stand, but"
     if not miss.complete:
         matched = f"{wording.count(len(miss.nodes), 'node')} matched; the pattern has at least {miss.wanted}"
