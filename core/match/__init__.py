@@ -1,6 +1,6 @@
 """Finds patterns in graphs."""
 
-from onnx_rewrite.match.interior import Blocked, blocked, entangled
+from onnx_rewrite.match.interior import Blocked, blocked, entangled, raise_blocked
 from onnx_rewrite.match.match import Match, Refused, Settled
 from onnx_rewrite.match.matcher import Matcher, key_of
 from onnx_rewrite.match.state import Constant, Failure, Scope
@@ -17,4 +17,5 @@ __all__ = [
     "blocked",
     "entangled",
     "key_of",
+    "raise_blocked",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.analysis.order import dependents
 from onnx_rewrite.match.compiler import label
+from onnx_rewrite.match.match import Refused
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,22 @@ class Blocked:
     consumer: ir.Node | None
     entangled: bool = False
 
+    @property
+    def asks(self) -> bool:
+        """Whether the consumer only asks for the value's shape: the pass may take in what it does so for."""
+        return self.consumer is not None and self.consumer.op_type == "Shape" and not self.entangled
+
     def __str__(self) -> str:
         if self.consumer is None:
             return f"{label(self.value)} is an output of the graph"
         if self.entangled:
             return f"the match needs {label(self.consumer)}, which needs the match's own {label(self.value)}"
         return f"{label(self.value)} is also used by {label(self.consumer)}"
+
+
+def raise_blocked(obstacle: Blocked) -> NoReturn:
+    """Raises `Refused` with what it says."""
+    raise Refused(str(obstacle), obstacle.value, consumer=obstacle.consumer)
 
 
 def blocked(

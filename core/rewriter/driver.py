@@ -17,7 +17,7 @@ from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.analysis.types import complete_types
 from onnx_rewrite.analysis.vague import is_vague
 from onnx_rewrite.collector import collector_eased
-from onnx_rewrite.match import Match, Matcher, Refused, Scope, Settled, blocked, key_of
+from onnx_rewrite.match import Blocked, Match, Matcher, Refused, Scope, Settled, blocked, key_of, raise_blocked
 from onnx_rewrite.rewriter.apply import Applier, NeedsOpset, SpeltAlike
 from onnx_rewrite.rewriter.circles import Circles
 from onnx_rewrite.rewriter.edit import Edit, has_body, node_label
@@ -286,7 +286,9 @@ class Driver:
                 self._constants.forget_unknown()
                 self._learned = True
         try:
-            self._refuse_blocked(rule, match)
+            obstacle = self._obstacle(rule, match)
+            if obstacle is not None and not obstacle.asks:
+                raise_blocked(obstacle)
             if len(match.outputs) > 1:
                 refuse_entangled(match)
             if self._kept:
@@ -294,7 +296,9 @@ class Driver:
             seen = match.viewed_nodes
             rule.check(match)
             if match.viewed_nodes != seen:
-                self._refuse_blocked(rule, match)
+                obstacle = self._obstacle(rule, match)
+            if obstacle is not None:
+                raise_blocked(obstacle)
             forbidden = self._forbids(rule, match)
             if forbidden is not None:  # a rule further down may do with the model's opset
                 raise Refused(forbidden)
@@ -306,11 +310,10 @@ class Driver:
         accepted.append(match)
         return True
 
-    def _refuse_blocked(self, rule: Rule, match: Match) -> None:
-        if rule.interior == "refuse":
-            obstacle = blocked(match.nodes, match.outputs, self._constants, match.viewed_nodes)
-            if obstacle is not None:
-                raise Refused(str(obstacle), obstacle.value, consumer=obstacle.consumer)
+    def _obstacle(self, rule: Rule, match: Match) -> Blocked | None:
+        if rule.interior != "refuse":
+            return None
+        return blocked(match.nodes, match.outputs, self._constants, match.viewed_nodes)
 
     def _refuse_kept(self, match: Match) -> None:
         for node in match.nodes:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.constants import Constants
 from onnx_rewrite.analysis.types import complete_types
-from onnx_rewrite.match import Failure, Match, Matcher, Refused, Scope, blocked, key_of
+from onnx_rewrite.match import Blocked, Failure, Match, Matcher, Refused, Scope, blocked, key_of, raise_blocked
 from onnx_rewrite.rewriter.edit import node_label
 from onnx_rewrite.rewriter.placing import refuse_entangled
 from onnx_rewrite.rewriter.rule import Rule
@@ -152,19 +152,26 @@ class _Attempt:
 
     def _accept(self, match: Match) -> bool:
         try:
-            if self._rule.interior == "refuse":
-                obstacle = blocked(match.nodes, match.outputs, self._scope.constants, match.viewed_nodes)
-                if obstacle is not None:
-                    raise Refused(str(obstacle), obstacle.value, consumer=obstacle.consumer)
+            obstacle = self._obstacle(match)
+            if obstacle is not None and not obstacle.asks:
+                raise_blocked(obstacle)
             if len(match.outputs) > 1:
                 refuse_entangled(match)
             self._rule.check(match)
+            obstacle = self._obstacle(match)
+            if obstacle is not None:
+                raise_blocked(obstacle)
         except Refused as refusal:
             # The first is the largest: alternatives are tried in the order of preference.
             self._refusal = self._refusal or (match, refusal)
             return False
         self.found = match
         return True
+
+    def _obstacle(self, match: Match) -> Blocked | None:
+        if self._rule.interior != "refuse":
+            return None
+        return blocked(match.nodes, match.outputs, self._scope.constants, match.viewed_nodes)
 
     def _conclude(self) -> None:
         if self._refusal is not None:

@@ -87,12 +87,13 @@ def logits_of(m: Match, begin: Layout, divided: Divided, runs: Runs) -> Logits:
         if value is not None:
             shape = _aligned(node, value, layout, divided, runs)
             sign = 1.0 if m.less[i] is None else -1.0
+            given, steps = _before_own_shape(m, value)
             chosen = _chosen(m, value) if sign == 1.0 and number == 1.0 else None
             if chosen is not None and (cleaned or np.isfinite(chosen[1])) and m.rank(chosen[0]) == m.rank(value):
                 condition, fill, shown, seen = chosen
                 terms.append(Term(condition, 1.0, fill, shown, shape, value, (seen,)))
             else:
-                terms.append(Term(value, sign, None, False, shape))
+                terms.append(Term(given, sign, None, False, shape, None, steps))
         condition = m.hidden[i] if m.hidden[i] is not None else m.shown[i]
         if condition is not None:
             fills = np.unique(np.asarray(m.fill[i].array, np.float64))
@@ -128,6 +129,9 @@ def _moved(layout: Layout, node: ir.Node) -> Layout:
     return moved
 
 
+MOST_ASKED = 32
+"""So many nodes compute a shape at most."""
+
 HIDDEN = -1e4
 """What is added to scores, or stands in their place, so that Softmax makes it 0, is at most this."""
 
@@ -144,6 +148,26 @@ def _chosen(m: Match, value: ir.Value) -> tuple[ir.Value, float, bool, ir.Node] 
     if a == 0 and b <= HIDDEN:
         return condition, float(b), True, node
     return (condition, float(a), False, node) if b == 0 and a <= HIDDEN else None
+
+
+def _before_own_shape(m: Match, value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
+    """A term before it is brought to the very shape of the scores, which are gone afterwards; and the node that does."""
+    node = value.producer()
+    if node is None or node.op_type != "Reshape" or node.graph is not m.scope.graph or node.inputs[0] is None:
+        return value, ()
+    own = {v for one in m.private_nodes for v in one.outputs}
+    waiting, seen = list(node.inputs[1:]), set[ir.Node]()
+    while waiting:
+        part = waiting.pop()
+        asked = None if part is None else part.producer()
+        if asked is None or asked in seen or len(seen) == MOST_ASKED:
+            continue
+        seen.add(asked)
+        if asked.op_type != "Shape":
+            waiting += asked.inputs
+        elif asked.inputs[0] in own:
+            return node.inputs[0], (node,)
+    return value, ()
 
 
 def _aligned(node: ir.Node, value: ir.Value, layout: Layout, divided: Divided, runs: Runs) -> tuple[Size, ...]:

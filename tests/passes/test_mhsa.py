@@ -113,6 +113,10 @@ SPELLINGS: dict[str, dict[str, Any]] = {
         "k": "Transpose<perm=[0,2,3,1]>(k2); Mul(ka, root)",
         "z": "Identity(s)",
     },
+    "a term that takes the shape of the scores": {
+        "m": "Shape(z); Reshape(fivebias, ma); Add(z, mb)",
+        "constants": {"fivebias": (np.arange(B * H * S * S, dtype=np.float32) % 7).reshape(B, H, S, 1, S)},
+    },
     "half": {"kind": "float16"},
     "channels before positions": {
         "v": "Transpose<perm=[0,2,3,1]>(v2)",
