@@ -151,7 +151,7 @@ def _chosen(m: Match, value: ir.Value) -> tuple[ir.Value, float, bool, ir.Node] 
 
 
 def _before_own_shape(m: Match, value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
-    """A term before it is brought to the very shape of the scores, which are gone afterwards; and the node that does."""
+    """A term before it is brought to the shape of the scores, which are gone afterwards; and the node that does it."""
     node = value.producer()
     if node is None or node.op_type != "Reshape" or node.graph is not m.scope.graph or node.inputs[0] is None:
         return value, ()

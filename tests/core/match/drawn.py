@@ -153,6 +153,8 @@ class DrawnGraph:
         if kind == "Clip":
             bounds = [tape.one(None, self.operand()), tape.one(None, self.operand())]
             meaning = {name: _bound(value) for name, value in zip(("min", "max"), bounds, strict=True)}
+            if all("array" in v.meta for v in (x, *bounds) if v is not None):  # a constant too
+                return []
             return [self._made(kind, [x, *bounds], [], _meta([x], meaning, {"min": None, "max": None}))]
         if kind == "ReduceSum":
             axes, keep = tape.one((1,), (-1,), (0, 1), (1, 0), None), tape.one(None, 1, 0)
