@@ -102,10 +102,18 @@ def product_of(node: ir.Node | None, row: int | None = None) -> Product | None:
     batch = [i for i in (*left, *right) if i in out and i not in ends]
     batch = list(dict.fromkeys(batch))
     (inner,) = summed
+    sizes = {_size(first, one.index(inner)), _size(second, two.index(inner))}
+    if len(sizes) > 1 and (1 in sizes or None not in sizes):  # Einsum repeats a lone element, MatMul does not
+        return None
     left_places, right_places = _places(left, [*batch, ends[0], inner]), _places(right, [*batch, inner, ends[1]])
     stack = [*batch, *ends]
     operands = (second, first) if swapped else (first, second)
     return Product(*operands, left_places, right_places, tuple(stack.index(i) for i in out))
+
+
+def _size(value: ir.Value, axis: int) -> int | None:
+    dim = None if value.shape is None else value.shape[axis]
+    return dim if isinstance(dim, int) else None
 
 
 def _places(term: Sequence[str], wanted: Sequence[str]) -> Places:

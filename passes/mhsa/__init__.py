@@ -159,13 +159,13 @@ class Spelling(_InPlain):
     style: Style = field(default_factory=Style)
 
     def check(self, m: Match) -> None:
-        Plain(m, self.style)
+        Plain(m, self.style, self.level)
 
     def settled(self, m: Match, new: Sequence[ir.Node]) -> bool:
-        return Plain(m, self.style).stands(m, new)
+        return Plain(m, self.style, self.level).stands(m, new)
 
     def replace(self, m: Match) -> Any:
-        return Plain(m, self.style).write(m)
+        return Plain(m, self.style, self.level).write(m)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnx_rewrite.analysis.layout import Axis, Digit
+from onnx_rewrite.analysis.layout import Axis, Digit, Layout, merged, regrouped
 from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight
 from onnx_rewrite.passes.mhsa.operands import axes3
+from onnx_rewrite.pattern import op
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,6 +47,11 @@ class Projections:
             return None
         zeros = [np.zeros(w.shape[1], w.dtype) for w in self.weights]
         return np.concatenate([z if b is None else b for b, z in zip(self.biases, zeros, strict=True)])
+
+    def applied(self) -> Any:
+        """Records them, as one product, and a sum where there are biases."""
+        both = op.MatMul(self.x, self.weight)
+        return both if self.bias is None else op.Add(both, self.bias)
 
     @property
     def columns(self) -> list[int]:
@@ -108,3 +115,32 @@ def _one(m: Match, attention: Attention, sight: Sight) -> tuple[ir.Value, Array,
 def _whole(axis: Axis, sight: Sight, place: int) -> bool:
     size = sight.layout.source[place]
     return axis == (() if size == 1 else (Digit(place, 1, size),))
+
+
+def packed_sights(attention: Attention, packed: Projections, near: Sight) -> list[Sight]:
+    """Q, K and V as parts of what `packed` gives; their values are not there yet.
+
+    Args:
+        attention: What they are for.
+        packed: The projections.
+        near: One of the sights that `packed` was found by.
+
+    Raises:
+        Refused: The batch does not divide as it must.
+    """
+    batch, length, _ = near.layout.source
+    heads = attention.parts[attention.split :]
+    source = (batch, length, sum(packed.columns))
+    found: list[Sight] = []
+    start = 0
+    for width in packed.columns:
+        channels = width // math.prod(size for size in heads if isinstance(size, int))
+        outer = regrouped(Layout.of(source).axes[0], attention.parts[: attention.split])
+        inner = regrouped((Digit(2, 1, width),), [*heads, channels])
+        if outer is None or inner is None:
+            raise Refused("how the projections are divided into heads is not known")
+        axes = (*outer, *inner[:-1])
+        layout = Layout(source, (*axes, Layout.of(source).axes[1], inner[-1]), (0, 0, start))
+        found.append(Sight(None, layout, tuple(merged(axis) for axis in axes), 1.0, ()))
+        start += width
+    return found

@@ -61,7 +61,7 @@ def _repeated(m: Match, attention: Attention, nothing: Any, heads: Any) -> Any:
 
 def check_repeated(m: Match, attention: Attention, heads: Any) -> None:
     """Raises Refused where sizes that a repetition takes are not known."""
-    if not all(isinstance(size, int) for size in (heads, attention.heads, attention.channels)):
+    if heads != 1 and not all(isinstance(size, int) for size in (heads, attention.heads, attention.channels)):
         raise Refused("NaN among the weights is made 0, and how often the values are repeated is not known", m.context)
 
 

@@ -20,14 +20,12 @@ def check_function(m: Match, level: str) -> None:
     """Raises Refused where the node cannot be had."""
     if m.target.startswith("tensorrt"):
         raise Refused(f"{MultiHeadAttention().title} has no plugin for TensorRT: leave form=auto", m.context)
-    if level == "block":
-        raise Refused("MultiHeadAttention takes in no projections: leave level=auto", m.context)
-    Plain(m, STYLE, far=level != "core")
+    Plain(m, STYLE, level)
 
 
 def multi_head_function(m: Match, level: str) -> Any:
     """Records the node and what arranges its operands and its result."""
-    plain = Plain(m, STYLE, far=level != "core")
+    plain = Plain(m, STYLE, level)
     q, k, v = plain.made(m)
     dtype, wide = (numpy_of(m, d) for d in (plain.attention.dtype, plain.attention.softmax_dtype))
     total = plain.masked(m)

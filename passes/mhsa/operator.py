@@ -75,15 +75,20 @@ class Form:
         check_terms(m, attention)
 
     def _refuse_overflow(self, m: Match) -> None:
-        """Attention multiplies Q and K by the root of its scale: above 1 that may pass 65504, where the graph did not.
+        """Attention multiplies Q and K by the root of its scale each, and adds up their products after that.
 
-        What the graph itself multiplied them by, it may be given again.
+        Above 1 that may pass the largest 16-bit float, 65504, where the graph did not; what the graph itself multiplied
+        them by, it may be given again. Wider types have room, unless the scale alone takes half of their exponents.
         """
         root = math.sqrt(self.scale)
-        given = [max(1.0, abs(operand.sight.absorbed)) for operand in self.operands[:2]]
-        if self.attention.dtype == ir.DataType.FLOAT16 and root > min(given) * ONE_IN_HALF:
-            reason = f"Attention would multiply Q and K, 16-bit floats, by {root:g} each, and they may overflow"
-            raise Refused(reason, m.scores)
+        dtype = self.attention.dtype
+        most = math.sqrt(float(np.finfo(np.float64 if dtype == ir.DataType.DOUBLE else np.float32).max))
+        if dtype == ir.DataType.FLOAT16:
+            given = [max(1.0, abs(operand.sight.absorbed)) for operand in self.operands[:2]]
+            most = (min(given) * ONE_IN_HALF) ** 2
+        if self.scale > most:
+            reason = f"Attention would multiply Q and K by {root:g} each before it adds up their products, and these"
+            raise Refused(f"{reason} may overflow", m.scores)
 
     def _of(self, m: Match, level: str, rank: int) -> tuple[int, int, list[Operand], Any] | None:
         attention = self.attention
@@ -104,10 +109,11 @@ class Form:
         if q is None or k is None or v is None:
             return None
         self._check(m, q, k, v)
-        if attention.cleaned and self._heads(m, v) not in (1, attention.heads):
+        own = self._heads(m, v)
+        if attention.cleaned and own != attention.heads:
             if rank == 3:
                 return None
-            check_repeated(m, attention, self._heads(m, v))
+            check_repeated(m, attention, own)
         parts = len(attention.parts)
         batch, own = list(range(attention.split)), list(range(attention.split, parts))
         places = [batch, [parts], [*own, parts + 1]] if rank == 3 else [batch, own, [parts], [parts + 1]]
@@ -178,9 +184,7 @@ def attention_operator(m: Match, form: Form, packed: Projections | None = None) 
     if packed is None:
         q, k, v = form.inputs(m)
     else:
-        both = op.MatMul(packed.x, packed.weight)
-        both = both if packed.bias is None else op.Add(both, packed.bias)
-        q, k, v = op.Split(both, axis=-1, split=packed.columns, outputs=3)
+        q, k, v = op.Split(packed.applied(), axis=-1, split=packed.columns, outputs=3)
     total = mask(m, attention, attention.dtype, clamped=not form.guarded)
     total = widened(attention, total, q, form.rank)
     params: dict[str, Any] = {"scale": form.scale}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +16,12 @@ import onnx_ir as ir
 
 from onnx_rewrite.analysis.layout import Axis
 from onnx_rewrite.match import Match, Refused
+from onnx_rewrite.passes.mhsa.arranging import arranged
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
+from onnx_rewrite.passes.mhsa.block import packed_sights, projections
 from onnx_rewrite.passes.mhsa.cleaning import cleaned
 from onnx_rewrite.passes.mhsa.meaning import meaning, numpy_of
-from onnx_rewrite.passes.mhsa.operands import Operand, axes4, made, merge, see, seen
+from onnx_rewrite.passes.mhsa.operands import Groups, Operand, axes4, made, merge, see, seen, seen_nodes
 from onnx_rewrite.passes.mhsa.terms import check_terms, gained, mask, parted, plainly
 from onnx_rewrite.pattern import op
 
@@ -53,13 +55,20 @@ _CHOICES = ("Flatten", "Gather", "Slice", "Split", "Squeeze", "Unsqueeze", "Expa
 
 
 class Plain:
-    """An attention as it would be spelt, its operands seen from as far as can be (`far`), or from as near.
+    """An attention as it would be spelt.
+
+    Args:
+        m: The match.
+        style: The way.
+        level: "core": its operands are seen from as near as can be; "block": with their projections, as one product;
+            else from as far as can be.
 
     Raises:
         Refused: It cannot.
     """
 
-    def __init__(self, m: Match, style: Style, *, far: bool = True) -> None:
+    def __init__(self, m: Match, style: Style, level: str = "auto") -> None:
+        far = level != "core"
         self.style = style
         self.attention = attention = plainly(meaning(m))
         self._check(m)
@@ -67,9 +76,8 @@ class Plain:
             raise Refused("tanh bounds the scores: only Attention, since opset 23, has a form for it", m.softmax)
         if style.rank == 3 and (attention.terms or attention.gains):
             raise Refused("a mask is spelt on scores of rank 4", m.softmax)
-        q = seen(attention, attention.q, self._straight, far=far)
-        k = seen(attention, attention.k, self._across if style.keys == "once" else self._straight, far=far)
-        v = seen(attention, attention.v, self._straight, far=far)
+        each = attention.q, attention.k, attention.v
+        q, k, v = (seen(attention, sights, way, far=far) for sights, way in zip(each, self._ways, strict=True))
         if q is None or k is None or v is None:
             raise Refused("how Q, K and V are arranged cannot be said with one size that is not known", m.scores)
         self.operands: list[Operand] = [q, k, v]
@@ -86,6 +94,23 @@ class Plain:
             raise Refused("how the result is put together cannot be said with one size that is not known", m.context)
         self.merge = recipe
         see(m, attention, self.operands)
+        self.projections = projections(m, attention, [o.sight for o in self.operands]) if level == "block" else None
+        if self.projections is not None:
+            m.look_through([*self.projections.nodes, *seen_nodes(attention, self.operands)])
+            sights = packed_sights(attention, self.projections, q.sight)
+            self.operands = [self._packed(m, sight, way) for sight, way in zip(sights, self._ways, strict=True)]
+
+    @property
+    def _ways(self) -> list[Groups]:
+        """The axes of Q, K and V."""
+        return [self._straight, self._across if self.style.keys == "once" else self._straight, self._straight]
+
+    def _packed(self, m: Match, sight: Sight, way: Groups) -> Operand:
+        axes = way(self.attention, sight)
+        recipe = None if axes is None else arranged(sight.layout, axes)
+        if recipe is None:
+            raise Refused("how Q, K and V are arranged cannot be said with one size that is not known", m.scores)
+        return Operand(sight, recipe)
 
     def _check(self, m: Match) -> None:
         attention = self.attention
@@ -108,9 +133,11 @@ class Plain:
 
     def made(self, m: Match) -> tuple[Any, Any, Any]:
         """Records what arranges Q, K and V; K as one wants it for a product, or as it comes (`keys`)."""
-        attention, style = self.attention, self.style
-        ways = [self._straight, self._across if style.keys == "once" else self._straight, self._straight]
-        q, k, v = made(self.operands, ways, attention, stacked=style.packed == "stacked")
+        attention, operands = self.attention, self.operands
+        if self.projections is not None:
+            both = self.projections.applied()
+            operands = [replace(o, sight=replace(o.sight, value=both)) for o in operands]
+        q, k, v = made(operands, self._ways, attention, stacked=self.style.packed == "stacked")
         return gained(m, attention, q), k, v
 
     def finished(self, m: Match, context: Any, v: Any) -> Any:
@@ -138,6 +165,8 @@ class Plain:
         old = Counter(node.op_type for node in m.nodes)
         made = Counter(node.op_type for node in new)
         if any(old[one] != made[one] for one in _CHOICES):
+            return False
+        if self.projections is not None and old["MatMul"] != made["MatMul"]:
             return False
         return sum(old[one] for one in _MOVES) <= sum(made[one] for one in _MOVES)
 

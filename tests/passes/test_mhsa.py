@@ -12,6 +12,7 @@ import pytest
 
 import onnx_rewrite as rw
 
+from . import building
 from .attention_recipe import B, D, E, H, S, attention
 from .building import attributes, fires, is_left, node, ops
 
@@ -283,6 +284,58 @@ def test_what_only_looks_like_attention_is_left_and_its_twin_is_found(name: str)
     assert "Attention" in ops(fires(attention(**named(twin)), "mhsa"))
 
 
+def test_a_scale_that_overflows_is_refused() -> None:
+    """Attention multiplies Q and K by its root first; half of that would have been the graph's own overflow."""
+    big = {"constants": {"scale": np.float32(4.0)}}
+    is_left(attention(kind="float16", **big), "mhsa", "may overflow")
+    fires(attention(kind="float", **big), "mhsa")
+    is_left(attention(constants={"scale": np.float32(1e20)}), "mhsa", "may overflow")
+    # What the graph multiplies Q and K by itself, it may be given again.
+    roots = {
+        "q": "Transpose<perm=[0,2,1,3]>(q2); Mul(qa, inverse)",
+        "k": "Transpose<perm=[0,2,3,1]>(k2); Mul(ka, inverse)",
+    }
+    fires(attention(kind="float16", **named({**roots, "z": "Identity(s)"})), "mhsa")
+
+
+NOT_A_NUMBER = {
+    "q": "qa = Transpose<perm=[0,2,1,3]>(q2); Div(one, qa)",
+    "o": "oa = IsNaN(p); Where(oa, zero, p)",
+}
+
+
+@pytest.mark.parametrize("target", ["onnx", "onnxruntime", "tensorrt-8.6"])
+@pytest.mark.parametrize("spelling", ["as it is", "keys that heads share"])
+def test_nan_among_the_weights_is_made_0_as_in_the_graph(spelling: str, target: str) -> None:
+    """Also where finite numbers give it: 1 / 0 in Q; and what is infinite in V stays seen."""
+    changes = {**named(SPELLINGS[spelling]), **NOT_A_NUMBER, "q1": "qz = Mul(q0, zero); Add(qz, zero)"}
+    result = rw.rewrite(attention(**changes), "mhsa", target=target)
+    (site,) = (s for s in result.sites if s.status != "refused")
+    assert (site.status, site.verification.verdict, site.verification.reason) == ("applied", "equivalent", None)
+    assert result.report.verification.verdict == "equivalent"
+
+
+def test_nan_is_made_0_where_several_heads_share_keys() -> None:
+    body = """
+    k5 = Unsqueeze(k, two) kx = Expand(k5, times) k4 = Reshape(kx, all) kt = Transpose<perm=[0,1,3,2]>(k4)
+    v5 = Unsqueeze(v, two) vx = Expand(v5, times) v4 = Reshape(vx, all)
+    s = MatMul(q, kt) p = Softmax<axis=-1>(s) nan = IsNaN(p) o = Where(nan, zero, p) y = MatMul(o, v4)
+    """
+    constants = {
+        "two": np.array([2], np.int64),
+        "times": np.array([1, 1, 3, 1, 1], np.int64),
+        "all": np.array([0, 6, 5, 4], np.int64),
+        "zero": np.float32(0),
+    }
+    inputs, out = "float[N,6,3,4] q, float[N,2,5,4] k, float[N,2,5,4] v", "float[N,6,3,4] y"
+    shared = building.model(body, constants, inputs=inputs, outputs=out, opset=13)
+    result = rw.rewrite(shared, "mhsa")
+    (site,) = result.sites
+    assert site.status == "applied", site.reason
+    assert "special" not in str(site.verification.reason)
+    assert "Reshape" in ops(result.to_proto())
+
+
 def test_numbers_of_64_bits_are_left_to_the_spelling() -> None:
     double = attention(kind="double", z="Div(s, inverse)")
     assert ops(fires(double, "mhsa", target="tensorrt-8.6")).count("Softmax") == 1
@@ -309,6 +362,16 @@ def test_levels() -> None:
         assert ("Transpose" in ops(result)) == (level == "core")
     assert ops(result) == ["MatMul", "Add", "Split", "Attention"]
     assert attributes(node(result, "Attention"))["q_num_heads"] == H
+
+
+@pytest.mark.parametrize("form", ["spelling", "function"])
+def test_a_block_is_spelt_with_one_product_for_its_projections(form: str) -> None:
+    one = f"mhsa:form={form}:level=block"
+    result = fires(made("two terms"), one)
+    assert ops(result)[:3] == ["MatMul", "Add", "Split"]
+    assert ops(result).count("MatMul") == (3 if form == "spelling" else 1)
+    assert not rw.rewrite(result, one, verify="off").changed
+    is_left(made("cross attention"), one, "projections of different values")
 
 
 def test_onnxruntime_takes_in_the_projections_where_its_rules_allow() -> None:
