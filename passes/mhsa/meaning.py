@@ -106,17 +106,27 @@ def _weighted(m: Match, layout: Layout) -> tuple[Product, Layout]:
     return found, layout if found.left_axes is None else layout.arranged(found.left_axes)
 
 
+ROOM = 100
+"""Numbers of usual size, multiplied by more than this part of the largest number of their type, pass it."""
+
+
 def _refuse_poisoned(m: Match, value: ir.Value) -> None:
-    """Raises Refused where a value is infinite or NaN by its making: what was made of it is nobody's wish."""
+    """Raises Refused where a value is infinite or NaN by its making, or nearly: what comes of it is nobody's wish."""
     node = value.producer()
     for _ in range(MOST_MOVES):
         if node is None or node.op_type not in MOVERS or not node.inputs or node.inputs[0] is None:
             break
         node = node.inputs[0].producer()
     if node is not None and node.op_type in ("Div", "Mul"):
-        for number in map(m.scope.constants.scalar, node.inputs):
-            if number is not None and (not np.isfinite(number) or (number == 0 and node.op_type == "Div")):
-                raise Refused(f"{node.op_type} '{node.name}' gives no finite numbers", node)
+        most = float(np.finfo(np.float16 if value.dtype == ir.DataType.FLOAT16 else np.float32).max) / ROOM
+        most = float(np.finfo(np.float64).max) / ROOM if value.dtype == ir.DataType.DOUBLE else most
+        for place, number in enumerate(map(m.scope.constants.scalar, node.inputs)):
+            if number is None:
+                continue
+            divides = node.op_type == "Div" and place == 1
+            factor = abs(1.0 / number if divides and number else np.inf if divides else number)
+            if not factor <= most:
+                raise Refused(f"{node.op_type} '{node.name}' leaves numbers no room in their type", node)
 
 
 def _sizes(value: ir.Value) -> tuple[Size, ...]:
