@@ -122,7 +122,7 @@ def raise_opset(
     return Raised(source, target, tuple(changed))
 
 
-def _refuse_stranded(model: ir.Model, constants: Constants, target: int, plans: list[_Plan], opens: Opens) -> None:
+def _refuse_stranded(model: ir.Model, constants: Constants, target: int, plans: list[Plan], opens: Opens) -> None:
     changed = {plan.node for plan in plans if plan.pairs}
     found = stranded(_scopes(model, constants, target), target, lambda node: node not in changed, opens)
     if found is not None:
