@@ -268,6 +268,7 @@ class Emitter:
         """MatMul, or now and then an Einsum that says the same."""
         shapes = [() if v is None else v.shape for v in operands]
         plain = len({len(s) for s in shapes}) == 1 and len({s[:-2] for s in shapes}) == 1 and len(shapes[0]) > 1
+        plain = plain and shapes[0][-1] == shapes[1][-2]
         # onnxruntime has Einsum on no 16-bit floats on the CPU.
         wide = all(v is not None and v.dtype in (1, 11) for v in operands)
         if not (plain and wide and opset >= 12 and self._tape.chance(25)):
