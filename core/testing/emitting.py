@@ -266,14 +266,13 @@ class Emitter:
 
     def _contracted(self, operands: list[Value | None], opset: int) -> tuple[str, dict[str, Any]]:
         """MatMul, or now and then an Einsum that says the same."""
-        shapes = [() if v is None else v.shape for v in operands]
-        plain = len({len(s) for s in shapes}) == 1 and len({s[:-2] for s in shapes}) == 1 and len(shapes[0]) > 1
-        plain = plain and shapes[0][-1] == shapes[1][-2]
+        left, right = (list[int]() if v is None else list(v.shape) for v in operands)
+        plain = len(left) == len(right) > 1 and left[:-2] == right[:-2] and left[-1:] == right[-2:-1]
         # onnxruntime has Einsum on no 16-bit floats on the CPU.
         wide = all(v is not None and v.dtype in (1, 11) for v in operands)
         if not (plain and wide and opset >= 12 and self._tape.chance(25)):
             return "MatMul", {}
-        batch = "abcd"[: len(shapes[0]) - 2]
+        batch = "abcd"[: len(left) - 2]
         return "Einsum", {"equation": f"{batch}ij,{batch}jk->{batch}ik"}
 
     def _named(self, apply: Apply, op_type: str) -> dict[str, Any]:

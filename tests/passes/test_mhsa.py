@@ -11,6 +11,8 @@ import onnxruntime as ort
 import pytest
 
 import onnx_rewrite as rw
+from onnx_rewrite.passes.mhsa import operator
+from onnx_rewrite.pattern import op
 
 from . import building
 from .attention_recipe import B, D, E, H, S, attention
@@ -313,6 +315,20 @@ def test_nan_among_the_weights_is_made_0_as_in_the_graph(spelling: str, target: 
     (site,) = (s for s in result.sites if s.status != "refused")
     assert (site.status, site.verification.verdict, site.verification.reason) == ("applied", "equivalent", None)
     assert result.report.verification.verdict == "equivalent"
+
+
+WRONG_CLEAN_UPS: dict[str, Any] = {
+    "what is not finite in V is hidden": lambda m, a, y, v, *_: op.Where(op.IsNaN(y), np.float32(0), y),
+    "none at all": lambda m, a, y, v, *_: y,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_CLEAN_UPS)
+def test_a_wrong_clean_up_is_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operator, "cleaned", WRONG_CLEAN_UPS[wrong])
+    (site,) = rw.rewrite(made("NaN made 0"), "mhsa").sites
+    assert site.status == "rolled_back"
+    assert "nan" in (site.reason or "")
 
 
 def test_nan_is_made_0_where_several_heads_share_keys() -> None:
