@@ -11,6 +11,7 @@ import argparse
 import datetime
 import json
 import re
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -35,9 +36,12 @@ def held(name: str, seed: int, examples: int) -> dict[str, Any]:
     counts: dict[str, dict[str, int]] = {}
     broken: dict[str, str] = {}
     for ran in suite.run_all(examples=examples, seed=seed, shrink=False):
+        told = "holds" if ran.failure is None and not ran.rare else "fails"
+        print(f"{time.perf_counter() - clock:7.0f} s  {name} {seed}: {ran.property} {told}", file=sys.stderr, flush=True)
         counts[ran.property] = {"examples": ran.examples, **dict(sorted(ran.counts.items()))}
         if ran.failure is not None:
             broken[ran.property] = ran.failure.text()
+            print(broken[ran.property], file=sys.stderr, flush=True)  # at once: the next may take long
         elif ran.rare:
             broken[ran.property] = ran.rare
     return {
