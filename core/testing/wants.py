@@ -81,8 +81,8 @@ def broadcast_onto(shape: Shape, tape: Tape, style: str, span: int) -> Shape:
         style = tape.one(STYLES[:-1])
     if style == "scalar" or not rank:
         return ()
-    if style == "one":
-        return (1,)
+    if style == "one":  # of a rank beyond its own, too, which the result has then
+        return (1,) * tape.one((1, 2, 3))
     if style == "channel" and rank >= 2:
         channel = (shape[1],) + (1,) * (rank - 2)
         return (1, *channel) if tape.chance(50) else channel

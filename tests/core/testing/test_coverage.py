@@ -100,7 +100,7 @@ def test_instances_vary_as_told() -> None:
     wanted = {
         "commuted", "in place", "default given", "default left out", "negative axes", "positive axes",
         "initializer", "Identity of an initializer", "Identity of a Constant", "captured from outside",
-        "Constant value", "Constant value_float", "Constant value_ints",
+        "Constant value", "Constant value_float", "Constant value_ints", "Constant sparse_value",
     }  # fmt: skip
     assert wanted <= set(seen), wanted - set(seen)
     newest = onnx.defs.onnx_opset_version()
