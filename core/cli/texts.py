@@ -378,6 +378,8 @@ Arguments:
   --examples N           examples per property (default: 100)
   --seed N               of the examples (default: 0)
   --property NAME        only this property
+  --jobs N               processes (default: one per processor); what is drawn
+                         and found does not depend on how many there are
   --save DIR             folder of failing examples
                          (default: .onnx_rewrite/failures)
   -h, --help             this text
