@@ -55,7 +55,7 @@ def _of_space(pads: Any) -> bool:
 FAMILIES: dict[str, tuple[Make, ...]] = {
     "range": (
         *(_unary(name) for name in ("Relu", "Relu", "LeakyRelu", "Abs", "Sigmoid", "Softmax")),
-        *(_binary(name, first=True) for name in ("Min", "Max")),
+        *(_binary(name, first=True) for name in ("Min", "Max", "Min", "Max")),
         lambda x, new: op.Clip(x, min=new(), max=new()),
         lambda x, new: op.Clip(x, min=new()),
     ),

@@ -143,9 +143,9 @@ def _inferred(
     names = [f"{op_type}_{i}" for i in range(outputs)]
     inputs = [f"i{position}" if operand is not None else "" for position, operand in enumerate(operands)]
     proto = helper.make_node(op_type, inputs, names, domain=domain)
-    for name, value in attributes.items():
-        proto.attribute.append(helper.make_attribute(name, value))
     try:
+        for name, value in attributes.items():  # an empty list has no type
+            proto.attribute.append(helper.make_attribute(name, value))
         found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=[_import(domain, version)])
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise Unfit(f"{op_type}: {error}") from error
