@@ -2,27 +2,34 @@
 
 As `rewrite test PASS --examples N --seed S` for several passes and seeds, with what was counted: how many examples were
 replaced, compared, explained by rounding, undetermined. Results of passes and seeds that are not asked for stay in the
-file.
+file, and with each a fingerprint of what was drawn: the kit and the patterns of passes change.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import re
 import resource
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
+from onnx_rewrite.testing import Example, Tape, Unfit
+from onnx_rewrite.testing.drawing import VARIANTS, embedded, instance, missed
 from onnx_rewrite.testing.sharing import processors
+from onnx_rewrite.testing.subject import Subject, subject_of
+from onnx_rewrite.testing.tape import LENGTH
 
 DOCS = Path(__file__).parents[1] / "docs" / "testing.md"
 PASSES = ("clip", "bn", "ln")
@@ -33,6 +40,26 @@ def cpu_seconds() -> float:
     """Processor time so far, of this process and of those that it waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + used.ru_utime + used.ru_stime
+
+
+def fingerprint(name: str) -> str:
+    """Of what is drawn for a pass: the same as long as the same tapes give the same models."""
+    subject, digest = subject_of(name), hashlib.sha256()
+    for number in range(60):
+        data = np.random.default_rng(number).bytes(LENGTH)
+        found = varied(data, [instance, embedded, missed][number % 3], subject)
+        digest.update(b"" if found is None else found.model.SerializeToString(deterministic=True))
+    return digest.hexdigest()[:12]
+
+
+def varied(data: bytes, draw: Callable[..., Example], subject: Subject) -> Example | None:
+    """The first variant of a draw that goes together."""
+    for variant in range(VARIANTS):
+        try:
+            return draw(subject, Tape(data, variant), variant)
+        except Unfit:
+            continue
+    return None
 
 
 def held(name: str, seed: int, examples: int, jobs: int) -> dict[str, Any]:
@@ -58,6 +85,7 @@ def held(name: str, seed: int, examples: int, jobs: int) -> dict[str, Any]:
         "pass": name,
         "seed": seed,
         "examples": examples,
+        "draws": fingerprint(name),
         "date": datetime.date.today().isoformat(),
         "holds": not broken,
         "broken": broken,
