@@ -1,8 +1,9 @@
 """`python -m benchmarks kit-holds`: every property of our passes on many drawn examples.
 
-As `rewrite test PASS --examples N --seed S` for several passes and seeds, with what was counted: how many examples were
-replaced, compared, explained by rounding, undetermined. Results of passes and seeds that are not asked for stay in the
-file, and with each a fingerprint of what was drawn: the kit and the patterns of passes change.
+As `rewrite test PASS --examples N --seed S` for several passes and seeds, with what the suites in tests/passes declare,
+and with what was counted: how many examples were replaced, compared, explained by rounding, undetermined. Results of
+passes and seeds that are not asked for stay in the file, and with each a fingerprint of what was drawn: the kit and the
+patterns of passes change.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import results
-from onnx_rewrite.testing import Example, Tape, Unfit
+from onnx_rewrite.testing import Example, PassTestSuite, Tape, Unfit
 from onnx_rewrite.testing.drawing import VARIANTS, embedded, instance, missed
 from onnx_rewrite.testing.sharing import processors
 from onnx_rewrite.testing.subject import Subject, subject_of
 from onnx_rewrite.testing.tape import LENGTH
+from tests.passes import test_suites
 
 DOCS = Path(__file__).parents[1] / "docs" / "testing.md"
 PASSES = ("clip", "bn", "ln")
@@ -62,11 +64,17 @@ def varied(data: bytes, draw: Callable[..., Example], subject: Subject) -> Examp
     return None
 
 
+def suite_of(name: str) -> type[PassTestSuite]:
+    """The suite of a pass in tests/passes, with what it declares; else one that declares nothing."""
+    for one in vars(test_suites).values():
+        if isinstance(one, type) and issubclass(one, PassTestSuite) and one.pass_ == name:
+            return one
+    return type("Suite", (PassTestSuite,), {"pass_": name})
+
+
 def held(name: str, seed: int, examples: int, jobs: int) -> dict[str, Any]:
     """The row of a pass and a seed."""
-    from onnx_rewrite.testing import PassTestSuite
-
-    suite = type("Suite", (PassTestSuite,), {"pass_": name})
+    suite = suite_of(name)
     began, clock = cpu_seconds(), time.perf_counter()
     counts: dict[str, dict[str, int]] = {}
     broken: dict[str, str] = {}
@@ -91,6 +99,7 @@ def held(name: str, seed: int, examples: int, jobs: int) -> dict[str, Any]:
         "broken": broken,
         "cpu_seconds": round(cpu_seconds() - began, 1),
         "wall_seconds": round(time.perf_counter() - clock, 1),
+        "declared": {**suite.relaxed, **suite.still_legal, **({"nan": suite.nan} if suite.nan else {})},
         "properties": counts,
     }
 
@@ -155,15 +164,16 @@ def page(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        judge, rounding = (row["properties"][f"equivalent_by_{name}"] for name in ("the_judge", "rounding"))
+        counts = row["properties"]
+        judge, rounding = (counts.get(f"equivalent_by_{name}", {}) for name in ("the_judge", "rounding"))
+        replaced = sum(judge.values()) - judge.get("examples", 0)
         undetermined = judge.get("undetermined in part", 0), rounding.get("compared, undetermined in part", 0)
         told = f"{undetermined[0]} and {undetermined[1]}, {judge.get('explained by rounding', 0)}, "
-        told += f"{rounding.get('does not run', 0)}"
-        holds = f"all {len(row['properties'])}" if row["holds"] else f"not: {', '.join(row['broken'])}"
-        lines.append(
-            f"| {row['pass']} | {row['seed']} | {row['examples']:,} | {row['date']} | {holds} | {told} of "
-            f"{sum(judge.values()) - judge['examples']:,} |"
-        )
+        told += f"{rounding.get('does not run', 0)} of {replaced:,}"
+        holds = f"all {len(counts)}" if row["holds"] else f"not: {', '.join(row['broken'])}"
+        if row.get("declared"):
+            holds += f"; declared: {', '.join(row['declared'])}"
+        lines.append(f"| {row['pass']} | {row['seed']} | {row['examples']:,} | {row['date']} | {holds} | {told} |")
     return "\n".join(lines)
 
 
