@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -95,7 +96,7 @@ class _Plan:
         """Whether another process can make the pass: it knows it by name, or imports its class."""
         pass_ = self.attributes["pass_"]
         kind = pass_ if isinstance(pass_, type) else type(pass_)
-        if kind.__module__ == "__main__":
+        if kind.__module__ == "__main__" or not _importable(kind.__module__.partition(".")[0]):
             return False
         try:
             ForkingPickler.dumps(self)
@@ -155,6 +156,12 @@ def _shrink(suite: type[PassTestSuite], names: list[str], portion: Portion) -> l
 
 
 # -- where it is done
+
+
+def _importable(name: str) -> bool:
+    """Whether a new process finds a module: this one may have been given it as a file."""
+    finders = [f.find_spec for f in sys.meta_path if hasattr(f, "find_spec")]
+    return any(find(name, None) is not None for find in finders)
 
 
 _suite: type[PassTestSuite] | None = None
