@@ -378,8 +378,8 @@ Arguments:
   --examples N           examples per property (default: 100)
   --seed N               of the examples (default: 0)
   --property NAME        only this property
-  --jobs N               processes (default: one per processor); what is drawn
-                         and found does not depend on how many there are
+  --jobs N               processes (default: one per processor from 50 examples
+                         on); what is drawn and found does not depend on it
   --save DIR             folder of failing examples
                          (default: .onnx_rewrite/failures)
   -h, --help             this text

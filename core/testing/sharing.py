@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from onnx_rewrite.deferral import InNewProcess
 from onnx_rewrite.errors import OnnxRewriteError
 from onnx_rewrite.testing.example import Example
 from onnx_rewrite.testing.failures import Failure
@@ -173,7 +174,8 @@ def _pool(jobs: int, plan: _Plan) -> ProcessPoolExecutor | None:
     if jobs < 2 or not plan.travels:
         return None
     # A fork would inherit locks of onnxruntime's threads.
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (plan,))
+    begin = InNewProcess(__name__, _begin.__name__)
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), begin, (plan,))
 
 
 def _begin(plan: _Plan) -> None:

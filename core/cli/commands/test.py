@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from onnx_rewrite.testing import Run
 
 
+MANY = 50
+"""From so many examples on several processes are worth their start."""
+
+
 def test(
     pass_: Annotated[str, Parameter(name="PASS")],
     /,
@@ -38,7 +42,13 @@ def test(
         raise UsageError(f"there is no property '{only}'", hint=f"one of: {', '.join(testing.PROPERTIES)}")
     suite = type("Suite", (testing.PassTestSuite,), {"pass_": pass_, "failures": save})
     suite.subject()  # an unknown pass is said before anything runs
-    return _report(suite, [only] if only else list(testing.PROPERTIES), examples, seed, jobs or processors())
+    return _report(
+        suite,
+        [only] if only else list(testing.PROPERTIES),
+        examples,
+        seed,
+        jobs or (processors() if examples >= MANY else 1),
+    )
 
 
 def _report(suite: Any, names: list[str], examples: int, seed: int, jobs: int) -> int:
