@@ -178,7 +178,10 @@ def page(rows: list[dict[str, Any]]) -> str:
 
 
 def write() -> None:
-    """Puts the table where it stands in the page."""
+    """Puts the table where it stands in the page; says which rows are of other draws than today's."""
+    for row in kept():
+        if row.get("draws") != fingerprint(row["pass"]):
+            print(f"{row['pass']} {row['seed']}: other draws than today's")
     text = DOCS.read_text(encoding="utf-8")
     table = f"<!-- holds -->\n{page(kept())}\n<!-- end of holds -->"
     text = re.sub(r"<!-- holds -->\n.*?<!-- end of holds -->", lambda _: table, text, flags=re.DOTALL)

@@ -218,6 +218,12 @@ def test_a_run_of_one_property_draws_what_a_run_of_all_does(tmp_path: Path, monk
     ("argv", "status", "says"),
     [
         (["clip", "--examples", "5", "--jobs", "0"], 2, "0 processes run nothing"),
+        (["qkv", "--examples", "20", "--property", "fires_or_says_why"], 1, "of 20 instances are replaced"),
+        (["qkv", "--examples", "20", "--property", "fires_or_says_why", "--declare", "fires_at_least=0"], 0, "1 of 1"),
+        (["clip", "--examples", "5", "--declare", "same_bytes_twice=an example"], 0, "same_bytes_twice: an example"),
+        (["clip", "--declare", "bounds reversed="], 2, "gives no reason"),
+        (["clip", "--declare", "beauty=none"], 2, "nothing is called 'beauty'"),
+        (["clip", "--declare", "fires_at_least=most"], 2, "no share"),
         (["clip", "--examples", "10"], 0, "14 of 14 properties hold"),
         (["clip", "--examples", "5", "--property", "same_bytes_twice"], 0, "1 of 1 properties hold"),
         (["clap"], 2, "did you mean clip"),
