@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
+from onnx_rewrite import registry
 from onnx_rewrite.deferral import InNewProcess
 from onnx_rewrite.errors import OnnxRewriteError
+from onnx_rewrite.registry.options import parse_list
 from onnx_rewrite.testing.example import Example
 from onnx_rewrite.testing.failures import Failure
 from onnx_rewrite.testing.properties import PROPERTIES, Property
@@ -48,7 +50,7 @@ def run_together(
     """Runs properties, those of one strategy on the same examples; `PassTestSuite.run_all` describes the arguments."""
     wanted = portions(cls, examples, seed)
     groups = {of: [p.name for p in properties if p.of == of] for of in dict.fromkeys(p.of for p in properties)}
-    pool = _pool(min(jobs, len(groups) * len(wanted)), _Plan.of(cls))
+    pool = _pool(min(jobs, len(groups) * len(wanted)), cls)
     try:
         parts = {
             of: [_later(pool, cls, _examine, names, portion) for portion in wanted] for of, names in groups.items()
@@ -84,26 +86,35 @@ class _Plan:
 
     @classmethod
     def of(cls, suite: type[PassTestSuite]) -> _Plan:
-        names = ("pass_", "fires_at_least", "still_legal", "nan", "tolerance")
-        return cls({name: getattr(suite, name) for name in names})
+        return cls({name: getattr(suite, name) for name in _DECLARED})
 
     def suite(self) -> type[PassTestSuite]:
         from onnx_rewrite.testing.suite import PassTestSuite
 
         return type("Suite", (PassTestSuite,), dict(self.attributes))
 
-    @property
-    def travels(self) -> bool:
-        """Whether another process can make the pass: it knows it by name, or imports its class."""
+    def travels(self, suite: type[PassTestSuite]) -> bool:
+        """Whether another process can make the suite: it finds the pass by name, or imports its class."""
         pass_ = self.attributes["pass_"]
-        kind = pass_ if isinstance(pass_, type) else type(pass_)
-        if kind.__module__ == "__main__" or not _importable(kind.__module__.partition(".")[0]):
+        if isinstance(pass_, str):
+            (name, _), *others = parse_list(pass_)
+            found = not others and bool(registry.describe(name).package)  # installed, not declared in this process
+        else:
+            kind = pass_ if isinstance(pass_, type) else type(pass_)
+            found = kind.__module__ != "__main__" and _importable(kind.__module__.partition(".")[0])
+        base = next(c for c in suite.__mro__ if c.__module__ == "onnx_rewrite.testing.suite")
+        own = any(getattr(suite, name).__func__ is not getattr(base, name).__func__ for name in _METHODS)
+        if not found or own:
             return False
         try:
             ForkingPickler.dumps(self)
         except Exception:
             return False
         return True
+
+
+_DECLARED = ("pass_", "fires_at_least", "still_legal", "nan", "tolerance")
+_METHODS = ("strategy", "subject", "terms")
 
 
 @dataclass(frozen=True)
@@ -169,9 +180,10 @@ _suite: type[PassTestSuite] | None = None
 """In a process of a pool: what it works on."""
 
 
-def _pool(jobs: int, plan: _Plan) -> ProcessPoolExecutor | None:
+def _pool(jobs: int, suite: type[PassTestSuite]) -> ProcessPoolExecutor | None:
     """Processes, or None to do everything in this one."""
-    if jobs < 2 or not plan.travels:
+    plan = _Plan.of(suite)
+    if jobs < 2 or not plan.travels(suite):
         return None
     # A fork would inherit locks of onnxruntime's threads.
     begin = InNewProcess(__name__, _begin.__name__)

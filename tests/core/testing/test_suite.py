@@ -200,6 +200,19 @@ def test_several_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pyte
     assert [n.op_type for n in shared[1].failure.example.model.graph.node] == ["Mul", "Sqrt"]
 
 
+def test_what_other_processes_do_not_find_stays_in_this_one(tmp_path: Path) -> None:
+    class Narrow(PassTestSuite):
+        pass_, failures = "clip", tmp_path
+
+        @classmethod
+        def strategy(cls, of: str) -> Any:
+            return super().strategy(of).filter(lambda example: len(example.model.graph.node) < 6)
+
+    for made in (Narrow, suite(pass_=Mended(), failures=tmp_path)):
+        (ran,) = made.run_all(["same_bytes_twice"], examples=5, jobs=2)
+        assert ran.failure is None
+
+
 def test_a_process_that_crashes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = imported(tmp_path, monkeypatch, "os._exit(1)")
     with pytest.raises(rw.OnnxRewriteError, match="a process ended without an answer"):
