@@ -82,7 +82,7 @@ def drawn(suite: Any, of: str, examples: int, seed: int) -> int:
     return len(found)
 
 
-def measure(name: str, examples: int, seed: int, best_of: int) -> list[dict[str, Any]]:
+def measure(name: str, examples: int, seed: int, best_of: int, only: str = "") -> list[dict[str, Any]]:
     """The rows of one pass."""
     from onnx_rewrite.testing import PROPERTIES, PassTestSuite
 
@@ -108,7 +108,7 @@ def measure(name: str, examples: int, seed: int, best_of: int) -> list[dict[str,
             lambda turn, names=names, own=own, jobs=jobs: examined(suite, names, examples, own + turn, jobs),
         )
     rows: list[dict[str, Any]] = []
-    for what, (count, one) in work.items():
+    for what, (count, one) in ((w, work[w]) for w in work if only in w):
         turns = [timed(lambda one=one, turn=turn: one(turn)) for turn in range(best_of)]
         seconds = "wall_seconds" if what.endswith(ON_ALL) else "cpu_seconds"
         best = min(turns, key=lambda row, seconds=seconds: row[seconds] / row["examples"])
@@ -139,13 +139,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--examples", type=int, default=1000, help="per property")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--best-of", type=int, default=1, help="on a machine that others use; other seeds each time")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name holds this")
     parser.add_argument("--no-save", action="store_true", help="write no JSON")
     options = parser.parse_args(arguments)
     rows: list[dict[str, Any]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in options.passes:
-            rows += measure(name, options.examples, options.seed, options.best_of)
+            rows += measure(name, options.examples, options.seed, options.best_of, options.only)
     show(rows)
     if not options.no_save:
         print(

@@ -160,8 +160,8 @@ def kept() -> list[dict[str, Any]]:
 def page(rows: list[dict[str, Any]]) -> str:
     """The table of docs/testing.md."""
     lines = [
-        "| pass | seed | examples of each property | date | holds | undetermined, explained, not run |",
-        "|---|---|---|---|---|---|",
+        "| pass | seed | examples of each property | date | holds | undetermined, explained, not run | a CPU second |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         counts = row["properties"]
@@ -173,7 +173,11 @@ def page(rows: list[dict[str, Any]]) -> str:
         holds = f"all {len(counts)}" if row["holds"] else f"not: {', '.join(row['broken'])}"
         if row.get("declared"):
             holds += f"; declared: {', '.join(row['declared'])}"
-        lines.append(f"| {row['pass']} | {row['seed']} | {row['examples']:,} | {row['date']} | {holds} | {told} |")
+        speed = sum(counted["examples"] for counted in counts.values()) / row["cpu_seconds"]
+        figures = (
+            f"{row['pass']} | {row['seed']} | {row['examples']:,} | {row['date']} | {holds} | {told} | {speed:.0f}"
+        )
+        lines.append(f"| {figures} |")
     return "\n".join(lines)
 
 
