@@ -52,16 +52,31 @@ def _of_space(pads: Any) -> bool:
     return any(pads) and not any(pads[axis] for axis in (0, 1, rank, rank + 1))
 
 
+MIN, MAX, ADD, SUB, MUL, DIV = (_binary(name, first=True) for name in ("Min", "Max", "Add", "Sub", "Mul", "Div"))
+
+
+def _squeeze(x: Any, new: Callable[[], Var]) -> Any:
+    return op.Squeeze(x, axes=new())
+
+
+def _unsqueeze(x: Any, new: Callable[[], Var]) -> Any:
+    return op.Unsqueeze(x, axes=new())
+
+
+COUNTERPARTS: dict[Make, Make] = {}
+for _one, _other in ((MIN, MAX), (ADD, SUB), (MUL, DIV), (_squeeze, _unsqueeze)):
+    COUNTERPARTS |= {_one: _other, _other: _one}
+
 FAMILIES: dict[str, tuple[Make, ...]] = {
     "range": (
-        *(_unary(name) for name in ("Relu", "Relu", "LeakyRelu", "Abs", "Sigmoid", "Softmax")),
-        *(_binary(name, first=True) for name in ("Min", "Max")),
+        *(_unary(name) for name in ("Relu", "LeakyRelu", "Abs", "Sigmoid", "Softmax")),
+        *(MIN, MAX, MIN, MAX),
         lambda x, new: op.Clip(x, min=new(), max=new()),
         lambda x, new: op.Clip(x, min=new()),
     ),
     "arithmetic": (
         *(_unary(name) for name in ("Neg", "Abs", "Tanh", "Exp", "Sqrt", "Erf", "Identity")),
-        *(_binary(name, first=True) for name in BINARY),
+        *(ADD, MUL, SUB, DIV, MIN, MAX, _binary("Pow", first=True)),
         *(_binary(name, first=False) for name in ("Sub", "Div")),
         *(lambda x, new, name=name: getattr(op, name)(x, axes=new(), keepdims=new()) for name in REDUCTIONS),
         lambda x, new: op.MatMul(x, constant(new())),
@@ -71,8 +86,8 @@ FAMILIES: dict[str, tuple[Make, ...]] = {
         *(_unary(name) for name in ("Flatten", "Identity")),
         lambda x, new: op.Reshape(x, shape=new()),
         lambda x, new: op.Transpose(x, perm=new()),
-        lambda x, new: op.Unsqueeze(x, axes=new()),
-        lambda x, new: op.Squeeze(x, axes=new()),
+        _unsqueeze,
+        _squeeze,
         lambda x, new: op.Slice(x, starts=new(), ends=new()),
         lambda x, new: op.Concat(x, x, axis=new()),
         lambda x, new: op.Cast(x, to=new()),
@@ -88,7 +103,8 @@ FAMILIES: dict[str, tuple[Make, ...]] = {
         lambda x, new: op.Conv(x, constant(new()), constant(new())),
         lambda x, new: op.ConvTranspose(x, constant(new())),
         lambda x, new: op.BatchNormalization(x, *[constant(new()) for _ in range(4)]),
-        *(_binary(name, first=True) for name in ("Mul", "Add")),
+        MUL,
+        ADD,
         _unary("Relu"),
     ),
 }
@@ -110,7 +126,8 @@ def chain(tape: Tape) -> Traced:
     last: Make | None = None
     for number in range(1 + tape.more(65, 4)):
         value = made[-1 - (tape.below(len(made)) if tape.chance(15) else 0)]
-        if last is not None and tape.chance(20):  # an operator behind its like
+        if last is not None and tape.chance(25):  # an operator behind its like, or its counterpart
+            last = COUNTERPARTS.get(last, last) if tape.chance(50) else last
             found = last(value, new)
         elif len(made) > 2 and tape.chance(12):
             found = getattr(op, tape.one(BINARY[:3]))(value, made[-1 - tape.below(len(made) - 1)])

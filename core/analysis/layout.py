@@ -315,6 +315,9 @@ def through(
 def _step(layout: Layout, value: ir.Value, version: int, constants: Constants) -> Layout | None:
     node, rank = value.producer(), len(layout.axes)
     assert node is not None
+    read = node.inputs[0]
+    if read is not None and read.shape is not None and len(read.shape) != rank:
+        return None  # what stands before it, such as a factor, gave the result another rank
 
     def parameter(name: str) -> tuple[int, ...] | None:
         found = read_parameter(node, name, version, constants)

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if status is not None:
         return status
     if argv is None:  # the process is this program's own
-        from onnx_rewrite.cli.deferral import defer
+        from onnx_rewrite.deferral import defer
 
         defer()
     from onnx_rewrite.cli.app import run

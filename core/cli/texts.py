@@ -378,6 +378,12 @@ Arguments:
   --examples N           examples per property (default: 100)
   --seed N               of the examples (default: 0)
   --property NAME        only this property
+  --jobs N               processes (default: one per processor from 50 examples
+                         on); what is drawn and found does not depend on it
+  --declare NAME=REASON  what is relaxed, as in a suite: a property that is not
+                         tested, a mutation that is still legal, 'nan' for NaN
+                         elsewhere; or fires_at_least=SHARE of the instances
+                         that are replaced (default: 0.5). May be repeated
   --save DIR             folder of failing examples
                          (default: .onnx_rewrite/failures)
   -h, --help             this text
@@ -387,6 +393,7 @@ Exit status: 0 every property holds; 1 one does not; 2 bad usage.
 Examples:
   rewrite test ln
   rewrite test clip --examples 10000 --seed 7
+  rewrite test mine --declare 'bounds reversed=both give the upper one'
 """
 
 MINIMISE = """\

@@ -54,6 +54,8 @@ def compile_params(apply: Apply) -> ParamGoal:
         for name, attribute in node.attributes.items():
             if name in named or name in IGNORED:
                 continue
+            if name == "is_test" and version < 7 and "training_mode" in named:  # one and the same
+                continue
             same = not attribute.is_ref() and name in known and known[name] == plain(attribute.value)
             if not same and not (standard and _is_default(state, node, name)):
                 return state.fail(node, lambda: f"{_name(node)} has {name}={attribute.value}, not the default", name)  # noqa: B023

@@ -56,6 +56,9 @@ PARAMETERS: dict[str, dict[str, InputForm]] = {
 }
 """Every parameter that is an input at some opset."""
 
+# Below opset 7 these train unless `is_test`, 0 by default, is set; later `training_mode` says so, or the outputs do.
+TESTED_BELOW_7 = frozenset({"BatchNormalization", "Dropout"})
+
 # Attributes that count axes of the first operand, so that -1 and rank-1 mean the same.
 AXIS_OF_INPUT: dict[str, str] = {
     **dict.fromkeys(_reductions(), "axes"),

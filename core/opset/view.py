@@ -20,6 +20,7 @@ from onnx_rewrite.opset.forms import (
     FLATTENING_BELOW_13,
     PARAMETERS,
     SETS_OF_AXES,
+    TESTED_BELOW_7,
 )
 
 
@@ -115,6 +116,9 @@ def raw_parameter(node: ir.Node, name: str, version: int, constants: Constants) 
                 return UNKNOWN if array is None else tuple(float(i) for i in array.ravel())
             scalar = constants.scalar(value)
             return UNKNOWN if scalar is None else scalar
+    if name == "training_mode" and version < 7 and node.op_type in TESTED_BELOW_7 and is_onnx(node.domain):
+        tested = raw_parameter(node, "is_test", version, constants)
+        return tested if tested is UNKNOWN else int(not tested)
     attribute = node.attributes.get(name)
     if attribute is None:
         return defaults(node.op_type, version).get(name, ABSENT) if is_onnx(node.domain) else ABSENT

@@ -86,6 +86,7 @@ class Driver:
         self.model = model
         self.passes = passes
         self.sites: dict[str, list[Site]] = {p.name: [] for p in passes}
+        self.settled: dict[str, list[str]] = {p.name: [] for p in passes}  # why, where a pass has nothing to do
         self.seconds: dict[str, Seconds] = {p.name: Seconds() for p in passes}
         self.raised: list[Raised] = []
         self._constants = Constants()
@@ -302,7 +303,8 @@ class Driver:
             forbidden = self._forbids(rule, match)
             if forbidden is not None:  # a rule further down may do with the model's opset
                 raise Refused(forbidden)
-        except Settled:
+        except Settled as settled:
+            self.settled[name].append(settled.reason)
             return False
         except Refused as refusal:
             self._refuse(name, match, refusal.reason)

@@ -74,10 +74,17 @@ class Constants:
         return self.spelt(array, dtype)
 
     def number(self, number: float, dtype: int, want: Want, *, may_vanish: bool = False) -> Value:
-        """A constant of one element: a scalar, or now and then of rank 1; `may_vanish` as for `exact`."""
-        ranked = want.beside is not None and len(want.beside.shape) > 0
-        shape = (1,) if ranked and self._tape.chance(20) else ()
-        return self.exact(number, dtype, shape, may_vanish=may_vanish)
+        """A constant of one element: a scalar, or now and then of rank 1 to 3; `may_vanish` as for `exact`.
+
+        Of a rank beyond that of what it is combined with it gives the result a rank of its own, which a pass that takes
+        it for a scalar overlooks.
+        """
+        rank = 0
+        if want.beside is not None and self._tape.chance(20):
+            rank = 1 + self._tape.below(3)
+            if self._tape.tame:
+                rank = min(rank, len(want.beside.shape))
+        return self.exact(number, dtype, (1,) * rank, may_vanish=may_vanish)
 
     def guess(self, name: str, want: Want, dtype: int, var: Any) -> float:
         """A number for a capture of one element: by what it is combined with, then by its name."""

@@ -48,10 +48,14 @@ OPSETS = tuple(
         26,
         27,
         28,
+        6,
     )
 )
-"""The opsets that are drawn, the usual ones twice; those that cannot express the pattern are passed over. Below 7,
-operators broadcast by an attribute.
+"""The opsets that are drawn, the usual ones twice; those that cannot express the pattern are passed over.
+
+Opset 6 with the operators that it shares with later ones: `inference.NO_KERNEL_BELOW_7` has those of which onnxruntime
+1.32.0 has no kernel of opset 6, above all arithmetic, which broadcasts there by an attribute. Below 6 it has none of 43
+of 94 operators (Relu, Clip, Max, Min, Sqrt, Neg ... among them), so that nothing could be compared.
 """
 
 DTYPES = (1, 1, 1, 1, 1, 1, 11, 10, 1, 6)

@@ -390,6 +390,9 @@ class Emitter:
             rank += len(value) if isinstance(value, tuple) else 1  # pyright: ignore[reportUnknownArgumentType]
         elif AXIS_OF_INPUT.get(op_type) != name:
             return value
+        axes: tuple[int, ...] = value if isinstance(value, tuple) else (value,)  # pyright: ignore[reportUnknownVariableType]
+        if rank and not all(-rank <= a < rank for a in axes):  # captured where the rank is another
+            raise Unfit(f"axes {axes} of a value of rank {rank}")
         if rank and self._tape.chance(50) and (self._draft.opset >= 11 or op_type == "Softmax"):
             if isinstance(value, tuple):
                 return tuple(a - rank if a >= 0 else a for a in value)  # pyright: ignore[reportUnknownVariableType]

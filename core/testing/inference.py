@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 # Their schemas say so, onnx's inference does not.
 _EQUAL_SHAPES_BELOW_8 = frozenset({"Max", "Mean", "Min", "Sum"})
 
+NO_KERNEL_BELOW_7 = frozenset(
+    {
+        "Add", "And", "AveragePool", "BatchNormalization", "Div", "Dropout", "Equal", "GRU", "Gemm", "Greater", "LSTM",
+        "Less", "Mul", "Or", "PRelu", "Pow", "RNN", "Sub", "Upsample", "Xor",
+    }
+)  # fmt: skip
+"""Operators of which onnxruntime 1.32.0 has no kernel of opset 6: it has one of every operator of opset 7."""
+
 
 @functools.lru_cache(maxsize=4096)
 def schema_of(op_type: str, version: int, domain: str = "") -> Any:
@@ -128,14 +136,16 @@ def _inferred(
         if elements is not None:
             data[name] = onnx.TensorProto(name=name, data_type=dtype, dims=shape, raw_data=elements[1])
     shapes = {operand[1] for operand in operands if operand is not None}
+    if version < 7 and domain == "" and op_type in NO_KERNEL_BELOW_7:
+        raise Unfit(f"onnxruntime has no {op_type} of opset {version}")
     if version < 8 and domain == "" and op_type in _EQUAL_SHAPES_BELOW_8 and len(shapes) > 1:
         raise Unfit(f"{op_type} does not broadcast at opset {version}")
     names = [f"{op_type}_{i}" for i in range(outputs)]
     inputs = [f"i{position}" if operand is not None else "" for position, operand in enumerate(operands)]
     proto = helper.make_node(op_type, inputs, names, domain=domain)
-    for name, value in attributes.items():
-        proto.attribute.append(helper.make_attribute(name, value))
     try:
+        for name, value in attributes.items():  # an empty list has no type
+            proto.attribute.append(helper.make_attribute(name, value))
         found = shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=[_import(domain, version)])
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError) as error:
         raise Unfit(f"{op_type}: {error}") from error

@@ -106,6 +106,8 @@ def need(holds: bool, reason: str) -> None:
 def fires_or_says_why(example: Example, terms: Terms) -> str | None:
     """An instance of the pattern is replaced, or refused with a reason; it is never passed over."""
     outcome = example.outcome
+    if outcome.settled and not outcome.sites:  # what stands there is what the pass would make of it
+        return "settled"
     need(bool(outcome.sites), "the pattern was not found, although this graph was made from it")
     return "fires" if outcome.applied else "refused"
 

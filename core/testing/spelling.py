@@ -11,7 +11,14 @@ from onnx import helper, numpy_helper
 
 from onnx_rewrite.testing.draft import Draft, Node, Value
 
-SPELLINGS = ("initializer", "Constant", "Identity of an initializer", "Identity of a Constant", "Constant of numbers")
+SPELLINGS = (
+    "initializer",
+    "Constant",
+    "Identity of an initializer",
+    "Identity of a Constant",
+    "Constant of numbers",
+    "sparse Constant",
+)
 """The ways to write a constant in one graph; "overridable" is one more, which makes it no constant."""
 
 
@@ -47,6 +54,11 @@ def constant_nodes(value: Value, opset: int) -> tuple[list[onnx.NodeProto], list
             else:
                 attribute = helper.make_attribute(f"value_{kind}s", value.array.tolist())
             return [onnx.NodeProto(op_type="Constant", output=[value.name], attribute=[attribute])], []
+    if spelling == "sparse Constant":
+        made = _sparse_constant(value) if opset >= 11 else None
+        if made is not None:
+            return [made], []
+        spelling = "Constant"
     if spelling in ("initializer", "overridable"):
         return [], [tensor(value)]
     made = tensor(value)
@@ -57,6 +69,21 @@ def constant_nodes(value: Value, opset: int) -> tuple[list[onnx.NodeProto], list
     if spelling == "Identity of an initializer":
         return [identity], [made]
     return [helper.make_node("Constant", [], [inner], value=made), identity], []
+
+
+def _sparse_constant(value: Value) -> onnx.NodeProto | None:
+    """A Constant that stores what is not 0; None for numbers of which there is no sparse form, or no use."""
+    array = value.array
+    if array is None or value.dtype not in (1, 10, 11) or not array.ndim or not array.size:
+        return None
+    # A zero keeps its sign, and something must be stored.
+    kept = np.flatnonzero((array.reshape(-1) != 0) | np.signbit(array.reshape(-1)))
+    if not kept.size:
+        return None
+    sparse = onnx.SparseTensorProto(dims=array.shape)
+    sparse.values.CopyFrom(numpy_helper.from_array(array.reshape(-1)[kept], f"{value.name}_values"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(kept.astype(np.int64), f"{value.name}_indices"))
+    return helper.make_node("Constant", [], [value.name], sparse_value=sparse)
 
 
 def node_proto(node: Node) -> onnx.NodeProto:

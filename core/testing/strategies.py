@@ -60,7 +60,9 @@ def instances(pattern: Any) -> SearchStrategy[Example]:
     subject = subject_of(pattern)
     return _examples(
         lambda tape, variant: instance(subject, tape, variant),
-        lambda e: e.fires or not e.outcome.sites,  # one that is passed over is what a property looks for
+        lambda e: (
+            e.fires or not (e.outcome.sites or e.outcome.settled)
+        ),  # one that is passed over is what a property looks for
         "instance",
         subject,
     )

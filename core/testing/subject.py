@@ -62,11 +62,13 @@ class Outcome:
         model: The result.
         sites: All sites: applied, refused (with the reason), or rolled back because the replacement is not legal.
         raised: The opset afterwards, if it was raised; else None.
+        settled: Why the pass has nothing to do at what it found, which is no site.
     """
 
     model: onnx.ModelProto
     sites: tuple[Site, ...]
     raised: int | None
+    settled: tuple[str, ...] = ()
 
     def count(self, status: str) -> int:
         """How many sites ended so."""
@@ -79,7 +81,8 @@ class Outcome:
 
     def told(self) -> str:
         """The sites in words."""
-        return "; ".join(f"{s.id} {s.status}{f': {s.reason}' if s.reason else ''}" for s in self.sites) or "no sites"
+        told = [f"{s.id} {s.status}{f': {s.reason}' if s.reason else ''}" for s in self.sites]
+        return "; ".join((*told, *self.settled)) or "no sites"
 
 
 class Subject:
@@ -145,7 +148,7 @@ class Subject:
             sites = tuple(driver.sites[self.name])
             result = to_proto(loaded)
             raised = loaded.ir.opset_imports.get("") if driver.raised else None
-        return Outcome(result, sites, raised)
+        return Outcome(result, sites, raised, tuple(driver.settled[self.name]))
 
 
 @cache

@@ -10,7 +10,8 @@ from onnx_rewrite.errors import UsageError
 from onnx_rewrite.testing.failures import replay, where
 from onnx_rewrite.testing.mutations import MUTATIONS
 from onnx_rewrite.testing.properties import PROPERTIES, Property, Terms
-from onnx_rewrite.testing.running import Run, run_one, run_together
+from onnx_rewrite.testing.running import Run, run_one
+from onnx_rewrite.testing.sharing import run_together
 from onnx_rewrite.testing.strategies import embed, instances, near_miss
 from onnx_rewrite.testing.subject import Subject, subject_of
 from onnx_rewrite.verify import Tolerance
@@ -101,7 +102,13 @@ class PassTestSuite:
 
     @classmethod
     def run_all(
-        cls, names: Sequence[str] | None = None, *, examples: int | None = None, seed: int = 0, shrink: bool = True
+        cls,
+        names: Sequence[str] | None = None,
+        *,
+        examples: int | None = None,
+        seed: int = 0,
+        shrink: bool = True,
+        jobs: int = 1,
     ) -> Iterator[Run]:
         """Runs several properties without pytest; those that draw from the same strategy are shown the same examples.
 
@@ -113,12 +120,17 @@ class PassTestSuite:
             examples: As for `run`.
             seed: As the attribute.
             shrink: As for `run`.
+            jobs: How many processes run at a time. What is drawn and found does not depend on it. A pass that cannot
+                be sent to another process, such as a class inside a function, is tested in this one.
 
         Yields:
             What became of each, one strategy after the other.
+
+        Raises:
+            OnnxRewriteError: One of several processes crashed.
         """
         chosen = [n for n in PROPERTIES if n not in cls.relaxed] if names is None else names
-        return run_together(cls, [PROPERTIES[name] for name in chosen], examples, seed, shrink=shrink)
+        return run_together(cls, [PROPERTIES[name] for name in chosen], examples, seed, shrink=shrink, jobs=jobs)
 
 
 def _test(one: Property) -> Callable[[PassTestSuite], None]:

@@ -15,6 +15,9 @@ STYLES = ("trailing", "channel", "scalar", "one", "whole", "mixed")
 
 SIZES = (2, 3, 4, 1, 5, 6)
 
+BOUNDING = ("Min", "Max")
+"""What these read beside data is one number more often than not."""
+
 
 class Want(NamedTuple):
     """What a value must look like.
@@ -50,7 +53,11 @@ class Want(NamedTuple):
         if self.shape is not None:
             return self.shape
         if self.onto is not None:
-            return broadcast_onto(self.onto, tape, "channel" if self.channels and tape.chance(70) else style, self.span)
+            if self.channels and tape.chance(70):
+                style = "channel"
+            elif self.op_type in BOUNDING and tape.chance(50):
+                style = tape.one(("scalar", "one"))
+            return broadcast_onto(self.onto, tape, style, self.span)
         rank = tape.one(self.ranks)
         sizes = [tape.one(SIZES) for _ in range(rank)]
         if rank > 1:
@@ -82,7 +89,9 @@ def broadcast_onto(shape: Shape, tape: Tape, style: str, span: int) -> Shape:
     if style == "scalar" or not rank:
         return ()
     if style == "one":
-        return (1,)
+        return (1,) * (
+            1 + tape.below(3 if not tape.tame else min(3, rank))
+        )  # beyond `rank`, too: the result has it then
     if style == "channel" and rank >= 2:
         channel = (shape[1],) + (1,) * (rank - 2)
         return (1, *channel) if tape.chance(50) else channel

@@ -27,12 +27,23 @@ IMPURE = "this onnxruntime's kernel multiplies what is not finite by the zeros o
 
 def defect(model: onnx.ModelProto, feed: Mapping[str, Array]) -> str | None:
     """What is wrong with a kernel of this onnxruntime that a model holds, in words, where it matters for a feed."""
-    present = {node.op_type for node in model.graph.node}
+    present = _operators(model)
     if "LayerNormalization" in present and lossy_layer_normalization():
         return INEXACT
     if "DeformConv" in present and _has_specials(feed) and impure_deform_conv():
         return IMPURE
     return None
+
+
+def _operators(model: onnx.ModelProto) -> set[str]:
+    """All operators of a model, those in bodies and functions among them."""
+    found: set[str] = set()
+    waiting: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    while waiting:
+        for node in waiting.pop().node:
+            found.add(node.op_type)
+            waiting += [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return found
 
 
 def _has_specials(feed: Mapping[str, Array]) -> bool:
@@ -86,7 +97,7 @@ def overflows_in_half(model: onnx.ModelProto) -> bool:
     """Whether a model holds an operator whose fp16 kernel in this onnxruntime overflows inside, where the nodes that it
     stands for, computed in fp32 throughout as onnxruntime does with chains of them, do not.
     """
-    return any(node.op_type == "Attention" for node in model.graph.node) and attention_overflows()
+    return "Attention" in _operators(model) and attention_overflows()
 
 
 @cache

@@ -11,6 +11,7 @@ import onnx
 
 from onnx_rewrite.rewriter.standing_in import resolved, unreadable
 from onnx_rewrite.verify.dtypes import Array
+from onnx_rewrite.verify.sparse import without_sparse_in_functions
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -126,7 +127,7 @@ class Session:
         folder: str | None = None,
     ) -> None:
         if isinstance(source, onnx.ModelProto):
-            source = resolved(source)
+            source = without_sparse_in_functions(resolved(source))
             reason = obstacle(source)
             if reason:
                 raise Unsupported(reason)

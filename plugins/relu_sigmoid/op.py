@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from onnx_rewrite.custom import Alike, Call, CustomOp
-from onnx_rewrite.match import Match
+from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.pattern import either, op
 from onnx_rewrite.registry import Pass
 
@@ -38,6 +38,10 @@ class InsertReluSigmoid(Pass):
             op.Div(positive, op.Add(op.Exp(op.Neg(x)), 1.0)),
             op.Mul(positive, op.Sigmoid(x)),
         )
+
+    def check(self, m: Match) -> None:
+        if m.rank(m.x) != m.rank(m.output):
+            raise Refused("a constant gives the result another rank than the input's", m.output)
 
     def replace(self, m: Match) -> Any:
         return ReluSigmoid().node(m.x)

@@ -23,6 +23,7 @@ NORMALISATION = {
 }
 CONV_GEMM_BN = {
     "BN with training_mode=1": "test_bn_with_training_mode_1",
+    "BN of opset 6 without is_test": "test_bn_of_opset_6_trains_unless_it_is_a_test",
     "Gemm with beta before BN": "test_gemm_with_beta_that_is_not_1_before_bn",
     "initializer and graph input": "test_weight_that_is_an_initializer_and_a_graph_input",
     "ConvTranspose's layout": "test_conv_transpose_has_the_output_channels_on_axis_1",
@@ -74,6 +75,7 @@ DATA = {
     "different constants merged": "test_different_constants_are_not_merged",
     "sparse initializers dropped": "test_sparse_initializers_are_kept",
     "a Constant with a sparse value": "test_a_sparse_constant_is_a_constant",
+    "a Constant with a sparse value, in a function": "test_a_sparse_constant_of_a_function_is_dense_for_onnxruntime",
     "training_info dropped": "test_training_info_is_kept_or_the_edit_refused",
     "metadata and doc strings dropped": "test_metadata_and_doc_strings_are_kept",
     "value_info left stale": "test_value_info_is_not_left_stale",

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+import onnx_rewrite as rw
 from onnx_rewrite.match import Match
 from onnx_rewrite.passes.bn import BehindLinear, factor_and_shift
 from onnx_rewrite.pattern import constant, op, optional
@@ -87,6 +88,14 @@ def test_bn_with_training_mode_1() -> None:
     folded(bn(alone.format(0)), ["Conv"])
     is_judged_wrong(bn(training.format(1)), IgnoresMode())
     fires(bn(alone.format(0)), IgnoresMode())
+
+
+def test_bn_of_opset_6_trains_unless_it_is_a_test() -> None:
+    """Below opset 7 `is_test` says so, and is 0 if it is left out."""
+    for mode, sites in (("", 0), ("<is_test=0>", 0), ("<is_test=1>", 1)):
+        made = bn(CONV.replace("BatchNormalization(", f"BatchNormalization{mode}("), opset=6)
+        result = rw.rewrite(made, "bn", verify="off")  # onnxruntime has no kernel
+        assert result.report.passes[0].applied == sites
 
 
 class ForgetsBeta(BehindLinear):

@@ -17,6 +17,8 @@ from onnx_rewrite.errors import ModelError
 from onnx_rewrite.match import Match
 from onnx_rewrite.pattern import constant, op
 from onnx_rewrite.registry import Pass
+from onnx_rewrite.verify.session import Session
+from onnx_rewrite.verify.sparse import without_sparse_in_functions
 from tests.passes import building
 from tests.passes.building import f32, node, ops
 
@@ -238,26 +240,37 @@ def test_sparse_initializers_are_kept() -> None:
     fires(model("a = Max(x, s) y = Min(a, hi)", {"s": np.float32(-2)}, x="2,3"), "clip")
 
 
+def sparse_constant(name: str, size: int) -> onnx.NodeProto:
+    """A Constant of `size` numbers: the first is 2, the others are not stored."""
+    values = numpy_helper.from_array(np.asarray([2], np.float32), "values")
+    places = numpy_helper.from_array(np.asarray([0]), "places")
+    return helper.make_node("Constant", [], [name], sparse_value=helper.make_sparse_tensor(values, places, [size]))
+
+
 def test_a_sparse_constant_is_a_constant() -> None:
-    """A Constant of sparse_value is matched on, and does not stop the inference of types that nobody states."""
-    made = model("n = Neg(x) a = Max(n, lo) b = Reshape(s, none) y = Min(a, b)", {"s": f32(1), "none": NONE}, x="2,3")
-    (dense,) = (t for t in made.graph.initializer if t.name == "s")
-    made.graph.initializer.remove(dense)
-    # Of shape [1], and 2 where something is stored.
-    values, places = (
-        numpy_helper.from_array(f32(1) * 0 + 2, "values"),
-        numpy_helper.from_array(np.asarray([0]), "places"),
-    )
-    sparse = helper.make_sparse_tensor(values, places, [1])
-    made.graph.node.insert(0, helper.make_node("Constant", [], ["s"], sparse_value=sparse))
-    result = rw.rewrite(made, "clip", verify="off")
-    assert [site.status for site in result.sites] == ["applied"]
-    proto = result.to_proto()
-    onnx.checker.check_model(proto)
-    assert ops(proto)[-1] == "Clip"
+    """A Constant of sparse_value is matched on, judged, and does not stop the inference of types that nobody states."""
+    text = "n = Neg(x) v = Add(n, t) a = Max(v, lo) b = Reshape(s, none) y = Min(a, b)"
+    dense = {"s": f32(1), "t": f32(3), "none": np.zeros(0, np.int64)}
+    made = model(text, dense, x="2,3")
+    for tensor in [t for t in made.graph.initializer if t.name in "st"]:
+        made.graph.initializer.remove(tensor)
+    for name, size in (("s", 1), ("t", 3)):
+        made.graph.node.insert(0, sparse_constant(name, size))
+    assert ops(fires(made, "clip"))[-1] == "Clip"
 
 
-NONE = np.zeros(0, np.int64)
+def test_a_sparse_constant_of_a_function_is_dense_for_onnxruntime() -> None:
+    """onnxruntime 1.32.0 reads it where it no longer is, when it inlines the function."""
+    nodes = [sparse_constant("s", 3), helper.make_node("Mul", ["a", "s"], ["b"])]
+    made = model("y = Neg(x)", x="2,3")
+    made.graph.node[0].op_type, made.graph.node[0].domain = "F", "local"
+    made.functions.append(helper.make_function("local", "F", ["a"], ["b"], nodes, [helper.make_opsetid("", 17)]))
+    made.opset_import.append(helper.make_opsetid("local", 1))
+    given = without_sparse_in_functions(made)
+    assert [a.name for n in given.functions[0].node for a in n.attribute] == ["value"]
+    assert [a.name for n in made.functions[0].node for a in n.attribute] == ["sparse_value"]
+    (found,) = Session(made)({"x": np.ones((2, 3), np.float32)})
+    assert (found == [[2, 0, 0]] * 2).all()
 
 
 def with_training(needed: str) -> onnx.ModelProto:

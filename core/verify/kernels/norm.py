@@ -55,13 +55,15 @@ def group_normalization(node: Node, x: Array, scale: Array, bias: Array) -> Arra
 @kernel("BatchNormalization")
 def batch_normalization(node: Node, x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, ...]:
     """With the given statistics, or with the batch's own in training mode (an attribute from opset 14 on, more than
-    one output before).
+    one output from 7 on, no `is_test` before).
     """
     if node.version < 9 and not node.get("spatial", 1):
         raise node.fail("spatial=0 is not evaluated")
     rank, eps = max(x.ndim, 2), node.get("epsilon", _EPS)
     momentum = node.get("momentum", float(np.float32(0.9)))
     training = bool(node.get("training_mode", 0)) if node.version >= 14 else node.outputs > 1
+    if node.version < 7:
+        training = not node.get("is_test", 0)
     if not training:
         return ((x - _per_channel(mean, rank)) / np.sqrt(_per_channel(var, rank) + eps) * _per_channel(scale, rank)
                 + _per_channel(bias, rank),)  # fmt: skip

@@ -141,3 +141,15 @@ def test_a_chain_of_nodes() -> None:
     assert layout.starts == (0, 0, 8)
     numbers = np.arange(2 * 5 * 24).reshape(2, 5, 3, 2, 4).transpose(2, 0, 3, 1, 4)[1]
     assert np.array_equal(elements(layout), numbers)
+
+
+def test_a_factor_between_two_nodes_may_give_another_rank() -> None:
+    """Then the chain does not begin where its source ends."""
+    model = ir.from_onnx_text(
+        """<ir_version: 8, opset_import: ["": 13]> g (float[3] x) => (float[3,1,1] y)
+        <float[1,1,1] one = {1}> { a = Mul(x, one) y = Transpose<perm=[2,1,0]>(a) }"""
+    )
+    from onnx_rewrite.analysis.types import complete_types
+
+    complete_types(model)
+    assert through([model.graph.outputs[0]], model.graph.inputs[0], 13, Constants()) is None

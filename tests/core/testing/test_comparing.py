@@ -8,8 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from onnx_rewrite.testing.comparing import Pair, disagreement, session
+from onnx_rewrite.testing.comparing import CannotRun, Pair, disagreement, session
 from onnx_rewrite.testing.rounding import errors
+from onnx_rewrite.verify.defects import attention_overflows, overflows_in_half
 from onnx_rewrite.verify.reference import Reference
 
 # A bias of -599.9 costs 16 bits, and the second normalization brings them to the front.
@@ -151,3 +152,29 @@ def test_nothing_is_said_of_what_is_undetermined() -> None:
     reason = pair.difference({"x": np.full(2, 3.0, np.float32)}, "other")
     assert reason is not None
     assert session(before).run(None, {"x": np.full(2, 3.0, np.float32)})[0].tolist() == [1.0, 1.0]
+
+
+def placed_in(place: str, nodes: str) -> onnx.ModelProto:
+    """Self-attention of `a` in fp16, in the main graph, in both branches of an If, or in a function."""
+    head = '<ir_version: 10, opset_import: ["" : 23, "local" : 1]>'
+    kind = "float16[1,1,2,8]"
+    if place == "main":
+        return parsed(f"{head} g ({kind} a) => ({kind} b) {{ {nodes} }}")
+    if place == "function":
+        body = f'<domain: "local", opset_import: ["" : 23]> F (a) => (b) {{ {nodes} }}'
+        return parsed(f"{head} g ({kind} a) => ({kind} y) {{ y = local.F(a) }} {body}")
+    branch = f"t () => ({kind} b) {{ {nodes} }}"
+    return parsed(
+        f"{head} g ({kind} a, bool c) => ({kind} y) {{ y = If (c) <then_branch = {branch}, else_branch = {branch}> }}"
+    )
+
+
+@pytest.mark.parametrize("place", ["main", "If", "function"])
+def test_scores_beyond_half_precision_are_no_fault_of_attention(place: str) -> None:
+    """Of scores that its own fp16 kernel cannot hold nothing is said, wherever the node stands."""
+    spelt = "k = Transpose <perm = [0,1,3,2]> (a) s = MatMul(a, k) w = Softmax(s) b = MatMul(w, a)"
+    before, after = placed_in(place, spelt), placed_in(place, "b = Attention <scale = 1.0> (a, a, a)")
+    assert overflows_in_half(after) == attention_overflows()
+    if attention_overflows():
+        with pytest.raises(CannotRun, match="overflows inside"):
+            Pair(before, after)

@@ -13,7 +13,8 @@ from hypothesis import given, seed, settings
 
 import onnx_rewrite as rw
 from onnx_rewrite.pattern import constant, op
-from onnx_rewrite.testing import MUTATIONS, Draft, Example, Tape, embed, instances, mutation, near_miss
+from onnx_rewrite.testing import MUTATIONS, Draft, Example, Tape, Unfit, embed, instances, mutation, near_miss
+from onnx_rewrite.testing.drawing import OPSETS
 
 
 class Scaled(rw.Pass):
@@ -100,11 +101,34 @@ def test_instances_vary_as_told() -> None:
     wanted = {
         "commuted", "in place", "default given", "default left out", "negative axes", "positive axes",
         "initializer", "Identity of an initializer", "Identity of a Constant", "captured from outside",
-        "Constant value", "Constant value_float", "Constant value_ints",
+        "Constant value", "Constant value_float", "Constant value_ints", "Constant sparse_value",
     }  # fmt: skip
     assert wanted <= set(seen), wanted - set(seen)
     newest = onnx.defs.onnx_opset_version()
     assert {f"opset {n}" for n in range(7, min(newest, 28) + 1)} <= set(seen)
+
+
+def test_numbers_have_any_rank_up_to_3() -> None:
+    """Also beyond the rank of what they are combined with, which the result has then."""
+    ranks, beyond = set[int](), 0
+    for example in drawn(embed("clip"), 150):
+        assert example.draft is not None
+        for node in (n for n in example.draft.nodes if n.op_type in ("Min", "Max")):
+            read = [v for v in node.inputs if v is not None]
+            numbers = [v.array.ndim for v in read if v.array is not None and v.array.size == 1]
+            ranks.update(numbers)
+            beyond += max(numbers, default=0) > max((len(v.shape) for v in read if v.array is None), default=9)
+    assert ranks >= {0, 1, 2, 3}
+    assert beyond
+
+
+def test_opset_6_is_drawn_where_onnxruntime_has_kernels() -> None:
+    assert 6 in OPSETS
+    draft = Draft(6)
+    x = draft.input(1, (2,))
+    draft.node("Relu", [x])
+    with pytest.raises(Unfit, match="onnxruntime has no Add of opset 6"):
+        draft.node("Add", [x, x])
 
 
 # -- embedded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,14 @@ def test_the_other_blocks_pass(number: int, tmp_path: Path) -> None:
     assert " passed" in done.stdout
 
 
+def test_what_is_declared_on_the_command_line(tmp_path: Path) -> None:
+    (command,) = re.findall(r"^rewrite test .* --declare .*$", TEXT, flags=re.MULTILINE)
+    done = outcome_of(shlex.split(command), tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "origin_is_recorded: shown here as an example" in done.stdout
+    assert "13 of 13 properties hold" in done.stdout
+
+
 def test_the_tables_list_what_there_is() -> None:
     for name, one in PROPERTIES.items():
         assert f"| `{name}` | {one.of} | {one.about} |" in TEXT
@@ -90,8 +99,8 @@ def test_the_page_shows_the_examples_that_were_kept() -> None:
     kit_holds = importlib.import_module("benchmarks.kit_holds")
     rows = kit_holds.kept()
     assert f"<!-- holds -->\n{kit_holds.page(rows)}\n<!-- end of holds -->" in TEXT
-    assert {row["pass"] for row in rows} == set(kit_holds.PASSES)
+    assert {row["pass"] for row in rows if row["examples"] >= 10_000} >= set(kit_holds.PASSES)
     for row in rows:
         assert row["holds"], row["broken"]
-        assert set(row["properties"]) == set(PROPERTIES)
+        assert row["properties"].keys() == PROPERTIES.keys() - row["declared"].keys()
         assert all(counted["examples"] == row["examples"] for counted in row["properties"].values())

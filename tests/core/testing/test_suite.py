@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 import onnx_rewrite as rw
 from onnx_rewrite.cli import main
 from onnx_rewrite.pattern import op
-from onnx_rewrite.testing import PROPERTIES, Example, Failure, PassTestSuite, Terms, Violation, replay
+from onnx_rewrite.testing import PROPERTIES, Example, Failure, PassTestSuite, Terms, Violation, replay, running
 from onnx_rewrite.testing.failures import smallest
 from onnx_rewrite.testing.subject import Subject
 
@@ -167,9 +169,74 @@ def test_the_same_seed_gives_the_same_examples(tmp_path: Path) -> None:
     assert runs[0].counts == runs[1].counts
 
 
+def imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: str) -> type[PassTestSuite]:
+    """A suite of a pass of a module that other processes find, too."""
+    source = f"""
+        import os
+        import onnx_rewrite as rw
+
+        class Root(rw.Pass):
+            name = "root-elsewhere"
+
+            def pattern(self, x):
+                return rw.op.Sqrt(rw.op.Mul(x, x))
+
+            def replace(self, m):
+                {replace}
+    """
+    module = f"root_of_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return suite(pass_=importlib.import_module(module).Root, failures=tmp_path)
+
+
+def test_several_processes_find_what_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "PORTION", 8)
+    made, names = imported(tmp_path, monkeypatch, "return m.x"), ["fires_or_says_why", "equivalent_by_the_judge"]
+    alone, shared = (list(made.run_all(names, examples=20, jobs=jobs, shrink=jobs == 2)) for jobs in (1, 2))
+    assert [(r.property, r.examples, r.counts) for r in alone] == [(r.property, r.examples, r.counts) for r in shared]
+    assert [r.failure is not None for r in alone] == [r.failure is not None for r in shared] == [False, True]
+    assert shared[1].failure is not None
+    assert [n.op_type for n in shared[1].failure.example.model.graph.node] == ["Mul", "Sqrt"]
+
+
+def test_what_other_processes_do_not_find_stays_in_this_one(tmp_path: Path) -> None:
+    class Narrow(PassTestSuite):
+        pass_, failures = "clip", tmp_path
+
+        @classmethod
+        def strategy(cls, of: str) -> Any:
+            return super().strategy(of).filter(lambda example: len(example.model.graph.node) < 6)
+
+    for made in (Narrow, suite(pass_=Mended(), failures=tmp_path)):
+        (ran,) = made.run_all(["same_bytes_twice"], examples=5, jobs=2)
+        assert ran.failure is None
+
+
+def test_a_process_that_crashes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = imported(tmp_path, monkeypatch, "os._exit(1)")
+    with pytest.raises(rw.OnnxRewriteError, match="a process ended without an answer"):
+        list(made.run_all(["result_is_valid", "refused_is_untouched"], examples=10, jobs=2))
+
+
+def test_a_run_of_one_property_draws_what_a_run_of_all_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "PORTION", 8)
+    made = suite(pass_="clip", failures=tmp_path)
+    (among,) = made.run_all(["result_is_valid"], examples=20, seed=3)
+    assert made.run("result_is_valid", examples=20, seed=3).counts == among.counts
+    assert among.examples == 20
+
+
 @pytest.mark.parametrize(
     ("argv", "status", "says"),
     [
+        (["clip", "--examples", "5", "--jobs", "0"], 2, "0 processes run nothing"),
+        (["qkv", "--examples", "20", "--property", "fires_or_says_why"], 1, "of 20 instances are replaced"),
+        (["qkv", "--examples", "20", "--property", "fires_or_says_why", "--declare", "fires_at_least=0"], 0, "1 of 1"),
+        (["clip", "--examples", "5", "--declare", "same_bytes_twice=an example"], 0, "same_bytes_twice: an example"),
+        (["clip", "--declare", "bounds reversed="], 2, "gives no reason"),
+        (["clip", "--declare", "beauty=none"], 2, "nothing is called 'beauty'"),
+        (["clip", "--declare", "fires_at_least=most"], 2, "no share"),
         (["clip", "--examples", "10"], 0, "14 of 14 properties hold"),
         (["clip", "--examples", "5", "--property", "same_bytes_twice"], 0, "1 of 1 properties hold"),
         (["clap"], 2, "did you mean clip"),

@@ -176,15 +176,6 @@ class Unchecked(MaxMin):
         return op.Clip(m.x, min=np.asarray(min(low, high), dtype), max=np.asarray(max(low, high), dtype))
 
 
-class OldForm(MaxMin):
-    """Writes the attribute form whatever the opset."""
-
-    check = Unchecked.check
-
-    def replace(self, m: rw.Match) -> Any:
-        return op.Clip(m.x, min=m.low.array.reshape(1), max=m.high.array.reshape(1))
-
-
 class DropsInterior(clip.Saturations):
     """The inner bound is forgotten."""
 
@@ -461,7 +452,6 @@ PASSES = (
     of("NaN eaten", CLIP, "specials by class", mutant(FloatClip, replace=nan_eaten)),
     of("bounds that cross are sorted", CLIP, BOUNDS, mutant(Unchecked)),
     of("bounds of any shape", CLIP, "Clip bounds of rank > 0", mutant(MaxMin)),
-    of("bounds of rank 1", CLIP, "Clip bounds of rank > 0", mutant(OldForm)),
     of("own bias not scaled", BN, "the linear operator's own bias", mutant(bn.BehindLinear, replace=own_bias_kept)),
     of(
         "offset forgotten",

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-DEFERRED = "import sys; from onnx_rewrite.cli.deferral import defer; {}import onnx_ir as ir; "
+DEFERRED = "import sys; from onnx_rewrite.deferral import defer; {}import onnx_ir as ir; "
 
 
 def run(code: str) -> str:

@@ -1,13 +1,15 @@
-"""Lets a short command start without libraries that it will not use."""
+"""Lets a short command, or a process of many, start without libraries that it will not use."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
 
 # onnx_ir imports sympy for arithmetic on symbolic dimensions, which takes as long as all its other imports together;
 # no command needs it unless a pass computes with such dimensions.
@@ -30,6 +32,25 @@ class Deferral(MetaPathFinder):
         if spec is not None and spec.loader is not None:
             spec.loader = importlib.util.LazyLoader(spec.loader)
         return spec
+
+
+class InNewProcess:
+    """A function for another process, which finds it only after `defer`."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._where = module, name
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return _found, self._where
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function gives, in this process."""
+        return _found(*self._where)(*arguments)
+
+
+def _found(module: str, name: str) -> Callable[..., Any]:
+    defer()
+    return getattr(importlib.import_module(module), name)
 
 
 def defer(names: Sequence[str] = SELDOM_USED) -> None:
