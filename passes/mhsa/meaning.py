@@ -97,7 +97,12 @@ def _weighted(m: Match, layout: Layout) -> tuple[Product, Layout]:
     if m.turned is None:
         queries = [i for i, axis in enumerate(layout.axes) if axis and axis[0].axis == len(layout.source) - 2]
         found = _product(m.context, queries[-1] if queries else None)
+        rank = m.rank(found.left)
     else:
+        rank = len(m.turn)
+    if rank != len(layout.axes):
+        raise Refused("what the scores are combined with gives them another rank, or theirs is not known", m.context)
+    if m.turned is not None:
         layout = layout.transposed(m.turn)
         flipped = _product(m.context).flipped()
         if flipped is None:

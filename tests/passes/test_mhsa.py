@@ -537,3 +537,18 @@ def test_explain_has_one_line_for_each_softmax_that_is_not_taken() -> None:
     assert bounded.complete
     assert gate.reason == "what it gives goes to Transpose 't', and nothing of the pattern comes after that"
     assert not rw.explain(attention(), "mhsa").near
+
+
+def test_scores_of_another_rank_behind_a_factor_are_refused() -> None:
+    model = onnx.parser.parse_model("""
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[1,1,1] f, float[1,1,1] x, float[1,1] q, float[1,1] k) => (float[1,1,1] y) {
+            a = MatMul (q, k)
+            b = Mul (f, a)
+            w = Softmax (b)
+            t = Transpose <perm = [0, 2, 1]> (w)
+            y = MatMul (x, t)
+        }""")
+    (site,) = rw.rewrite(model, "mhsa").report.passes[0].sites
+    assert site.status == "refused"
+    assert "another rank" in str(site.reason)
