@@ -188,6 +188,8 @@ def _sights(
         layout = through(chain, value, m.version, m.scope.constants)
         if layout is None or len(layout.axes) < 2:
             continue
+        if m.rank(operand) not in (None, len(layout.axes)):  # what it is scaled by gives it another rank
+            continue
         if places is not None:
             layout = layout.arranged(places)
         if transposed:
