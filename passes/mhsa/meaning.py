@@ -99,15 +99,14 @@ def _weighted(m: Match, layout: Layout) -> tuple[Product, Layout]:
         found = _product(m.context, queries[-1] if queries else None)
         rank = m.rank(found.left)
     else:
-        rank = len(m.turn)
+        flipped = _product(m.context).flipped()
+        if flipped is None:
+            raise Refused("the rank of the weights or of the values is not known", m.context)
+        found, rank = flipped, len(m.turn)
     if rank != len(layout.axes):
         raise Refused("what the scores are combined with gives them another rank, or theirs is not known", m.context)
     if m.turned is not None:
         layout = layout.transposed(m.turn)
-        flipped = _product(m.context).flipped()
-        if flipped is None:
-            raise Refused("the rank of the weights or of the values is not known", m.context)
-        found = flipped
     return found, layout if found.left_axes is None else layout.arranged(found.left_axes)
 
 
