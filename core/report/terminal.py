@@ -182,7 +182,9 @@ def summary(report: Report, console: Console, glyphs: Glyphs) -> None:
     change = f"{saved:,} fewer" if saved > 0 else f"{-saved:,} more" if saved else "as many"
     lines.add_row("nodes", f"{before.nodes:,} {glyphs.arrow} {after.nodes:,} ({change}; Constants aside)")
     old, new = wording.opsets(before.opset), wording.opsets(after.opset)
-    lines.add_row("opset", Text(old if old == new else f"{old} {glyphs.arrow} {new}"))
+    lower = after.opset.get("", 0) < before.opset.get("", 0)
+    why = " (the parser of TensorRT 8.6 misreads reductions of later ones)" if lower else ""
+    lines.add_row("opset", Text(old if old == new else f"{old} {glyphs.arrow} {new}{why}"))
     verdict = report.verification.verdict if report.verification else ""
     lines.add_row("model", Text(wording.model_verdict(report), style=STYLES.get(verdict, "yellow")))
     memory = f", {report.peak_rss_mb:,.0f} MB of memory at most" if report.peak_rss_mb else ""

@@ -65,13 +65,15 @@ def test_a_product_is_told_as_it_is(data: st.DataObject) -> None:
 
 def test_a_matmul_is_one_as_it_comes() -> None:
     one = node("MatMul", (2, 3, 4), (4, 5))
+    left, right = one.inputs
+    assert left is not None
+    assert right is not None
     found = product_of(one)
-    assert found == Product(one.inputs[0], one.inputs[1])  # type: ignore[arg-type]
-    arrays = {v: np.arange(np.prod(v.shape)).reshape(v.shape) for v in one.inputs}  # type: ignore[union-attr, arg-type]
-    assert found is not None
+    assert found == Product(left, right)
+    arrays = {left: np.arange(24).reshape(2, 3, 4), right: np.arange(20).reshape(4, 5)}
     flipped = found.flipped()
     assert flipped is not None
-    np.testing.assert_array_equal(computed(flipped, arrays), arrays[one.inputs[0]] @ arrays[one.inputs[1]])
+    np.testing.assert_array_equal(computed(flipped, arrays), arrays[left] @ arrays[right])
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ class Softened(Spelling):
     def replace(self, m: rw.Match) -> Any:
         plain = spelt.Plain(m, self.style)
         q, k, v = plain.made(m)
-        total, _ = plain.masked(m)
+        total = plain.masked(m)
         if not total:
             raise Refused("no mask")
         weights = op.Softmax(op.Mul(op.MatMul(q, k), np.asarray(plain.scale, m.q.dtype.numpy())), axis=-1)
@@ -196,11 +196,17 @@ def unscaled(self: Any, m: rw.Match) -> Any:
     return plain.write(m)
 
 
+class Unmasked(spelt.Plain):
+    """It adds no mask."""
+
+    def masked(self, m: rw.Match) -> list[Any]:
+        return []
+
+
 def unmasked(self: Any, m: rw.Match) -> Any:
-    plain = spelt.Plain(m, self.style)
+    plain = Unmasked(m, self.style)
     if not plain.attention.terms:
         raise Refused("no mask")
-    plain.masked = lambda m: ([], None)  # type: ignore[method-assign]
     return plain.write(m)
 
 
