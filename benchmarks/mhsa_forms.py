@@ -46,6 +46,7 @@ MODEL_FORMS: dict[str, str | None] = {
     "mask": "mask",
     "ln": "ln",
     "ln,mhsa": "ln,mhsa",
+    "scale=q": f"{SPELLING}:scale=q",
 }
 """Of whole models: "mhsa" has the division into heads, "qkv,mhsa" the projections too."""
 
