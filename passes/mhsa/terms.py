@@ -46,7 +46,7 @@ def coarse(attention: Attention) -> Attention:
     for term in (*attention.terms, *attention.gains):
         for group in attention.groups:
             own = term.shape[group]
-            if any(size != 1 for size in own) and own != sizes[group]:
+            if len(own) > 1 and any(size != 1 for size in own) and own != sizes[group]:
                 return attention
     if len(sizes) == 4 and all(sizes[group] for group in attention.groups):
         return attention

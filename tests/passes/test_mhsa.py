@@ -552,3 +552,18 @@ def test_scores_of_another_rank_behind_a_factor_are_refused() -> None:
     (site,) = rw.rewrite(model, "mhsa").report.passes[0].sites
     assert site.status == "refused"
     assert "another rank" in str(site.reason)
+
+
+@pytest.mark.parametrize("term", ["n", "5,n", "m,n"])
+def test_a_term_of_a_size_that_is_not_known_is_spelt_once(term: str) -> None:
+    """Its axis may be 1 as well as the number of keys: no reason to bring it into shape in every round."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[1,1,5,3] q, float[1,1,3,2] k, float[1,1,2,3] v, float[{term}] bias) => (float[1,1,5,3] y) {{
+            a = MatMul (q, k)
+            b = Sub (a, bias)
+            w = Softmax (b)
+            y = MatMul (w, v)
+        }}""")
+    result = fires(model, "mhsa:form=spelling")
+    assert ops(result) == ["MatMul", "Mul", "Unsqueeze", "Add", "Softmax", "MatMul"]
