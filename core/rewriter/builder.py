@@ -16,6 +16,9 @@ from onnx_rewrite.model.nodes import INFERRED_KEY
 from onnx_rewrite.opset.forms import PARAMETERS, InputForm
 from onnx_rewrite.opset.view import is_onnx
 
+# What broadcasts its second operand only where an attribute says so (ONNX, "Broadcasting in ONNX", opsets below 7).
+_BROADCAST_BY_ATTRIBUTE = frozenset({"Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"})
+
 # The dtypes of parameters that are inputs; bounds and the like have the first operand's.
 _DTYPES: dict[str, Any] = {"ints": np.int64, "int": np.int64, "bool": np.bool_, "floats": np.float32}
 
@@ -50,6 +53,8 @@ class Builder:
         """
         dtype = _first_dtype(inputs)
         values = [self._operand(i, dtype) for i in inputs]
+        if self.version < 7 and op_type in _BROADCAST_BY_ATTRIBUTE and is_onnx(domain):
+            params = {"broadcast": 1, **params}
         attributes = self._parameters(values, self._input_forms(op_type, domain), params, dtype)
         return self._node(op_type, domain, values, attributes, outputs)
 

@@ -247,6 +247,18 @@ def test_opsets(opset: int) -> None:
     assert proto.opset_import[0].version == opset
 
 
+def test_below_opset_7_what_broadcasts_says_so() -> None:
+    """Add did by an attribute then; without it the operands must have one shape."""
+    text = """<ir_version: 3, opset_import: ["" : 6]>
+        g (float[4,3] x) => (float[4,2] y)
+        <float[3,2] w = {1,2,3,4,5,6}, float[2] a = {1,2}, float[2] b = {1,2}, float[2] c = {1,2}, float[2] d = {1,2}>
+        { m = MatMul(x, w) y = BatchNormalization<is_test=1>(m, a, b, c, d) }"""
+    result = rw.rewrite(onnx.parser.parse_model(text), "bn").to_proto()
+    product, add = result.graph.node
+    assert (product.op_type, add.op_type) == ("MatMul", "Add")
+    assert onnx.helper.get_node_attr_value(add, "broadcast") == 1
+
+
 # -- modes
 
 
