@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.layout import Layout, Size
+from onnx_rewrite.analysis.vague import INVENTED_PREFIX
 
 Places = tuple["int | None", ...]
 """For each axis of a matrix operand which axis of the value it is; None: the value has no such axis."""
@@ -103,7 +104,8 @@ def product_of(node: ir.Node | None, row: int | None = None) -> Product | None:
     batch = list(dict.fromkeys(batch))
     (inner,) = summed
     sizes = {_size(first, one.index(inner)), _size(second, two.index(inner))}
-    if len(sizes) > 1 and (1 in sizes or None not in sizes):  # Einsum repeats a lone element, MatMul does not
+    if len(sizes) > 1 and (1 in sizes or None not in sizes):
+        # Einsum repeats a lone element, MatMul does not; a size that the model names may be 1.
         return None
     left_places, right_places = _places(left, [*batch, ends[0], inner]), _places(right, [*batch, inner, ends[1]])
     stack = [*batch, *ends]
@@ -111,9 +113,11 @@ def product_of(node: ir.Node | None, row: int | None = None) -> Product | None:
     return Product(*operands, left_places, right_places, tuple(stack.index(i) for i in out))
 
 
-def _size(value: ir.Value, axis: int) -> int | None:
+def _size(value: ir.Value, axis: int) -> Size:
+    """A number, or the model's name for it; None: it is not known, as of most Reshapes by computed shapes."""
     dim = None if value.shape is None else value.shape[axis]
-    return dim if isinstance(dim, int) else None
+    size = dim if isinstance(dim, int) or dim is None else dim.value
+    return None if isinstance(size, str) and size.startswith(INVENTED_PREFIX) else size
 
 
 def _places(term: Sequence[str], wanted: Sequence[str]) -> Places:

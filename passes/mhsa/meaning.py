@@ -342,3 +342,12 @@ def numpy_of(m: Match, dtype: ir.DataType) -> np.dtype[Any]:
     if found is None:
         raise Refused(f"numpy has no {dtype.name}", m.softmax)
     return found
+
+
+def check_number(m: Match, number: float, dtype: np.dtype[Any], role: str) -> None:
+    """Raises Refused where a number that is made of several of the graph's is none of `dtype` with all its digits."""
+    if dtype.kind != "f":  # bfloat16 has the range of float32, and numpy's limits do not know it
+        dtype = np.dtype(np.float32)
+    limits = np.finfo(dtype)
+    if not float(limits.tiny) <= abs(number) <= float(limits.max):
+        raise Refused(f"{role} by {number:g}, which is out of the range of {dtype.name}", m.scores)

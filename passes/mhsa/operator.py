@@ -14,7 +14,7 @@ from onnx_rewrite.match import Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
 from onnx_rewrite.passes.mhsa.block import Projections, projections
 from onnx_rewrite.passes.mhsa.cleaning import above, check_repeated, cleaned, told_apart
-from onnx_rewrite.passes.mhsa.meaning import meaning, numpy_of
+from onnx_rewrite.passes.mhsa.meaning import check_number, meaning, numpy_of
 from onnx_rewrite.passes.mhsa.operands import Operand, axes3, axes4, made, merge, see, seen, seen_nodes, shared
 from onnx_rewrite.passes.mhsa.terms import array_of, check_terms, gained, last_axes, mask, nowhere
 from onnx_rewrite.pattern import op
@@ -62,6 +62,7 @@ class Form:
             self.scale *= operand.sight.absorbed
         if self.scale <= 0:
             raise Refused(f"the scores are multiplied by {self.scale:g}; Attention takes roots of its scale", m.scores)
+        check_number(m, self.scale, np.dtype(np.float32), "the scores are multiplied")  # an attribute is a 32-bit float
         if attention.dtype == ir.DataType.DOUBLE and not _has_single_root(self.scale):
             reason = f"the root of the scale {self.scale} is no 32-bit float, and Attention computes with one"
             raise Refused(reason, m.scores)

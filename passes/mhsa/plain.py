@@ -20,7 +20,7 @@ from onnx_rewrite.passes.mhsa.arranging import arranged
 from onnx_rewrite.passes.mhsa.attention import Attention, Sight, product
 from onnx_rewrite.passes.mhsa.block import packed_sights, projections
 from onnx_rewrite.passes.mhsa.cleaning import cleaned
-from onnx_rewrite.passes.mhsa.meaning import meaning, numpy_of
+from onnx_rewrite.passes.mhsa.meaning import check_number, meaning, numpy_of
 from onnx_rewrite.passes.mhsa.operands import Groups, Operand, axes4, made, merge, see, seen, seen_nodes
 from onnx_rewrite.passes.mhsa.terms import check_terms, gained, mask, parted, plainly
 from onnx_rewrite.pattern import op
@@ -84,6 +84,7 @@ class Plain:
         self.scale = math.prod([attention.scale, *(operand.sight.absorbed for operand in (q, k, v))])
         if self.scale <= 0 and style.scale == "both":
             raise Refused(f"the scores are multiplied by {self.scale:g}, which has no root", m.scores)
+        check_number(m, self.scale, numpy_of(m, attention.dtype), "the scores are multiplied")
         check_terms(m, attention)
         parts = len(attention.parts)
         batch, heads = list(range(attention.split)), list(range(attention.split, parts))

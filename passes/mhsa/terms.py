@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_rewrite.analysis.layout import MOVERS, Size, sizes_of
 from onnx_rewrite.match import Constant, Match, Refused
 from onnx_rewrite.passes.mhsa.attention import Attention, Term, product
-from onnx_rewrite.passes.mhsa.meaning import numpy_of
+from onnx_rewrite.passes.mhsa.meaning import check_number, numpy_of
 from onnx_rewrite.passes.mhsa.scores import HIDDEN
 from onnx_rewrite.pattern import op
 
@@ -34,6 +34,7 @@ def check_terms(m: Match, attention: Attention) -> None:
     attention = coarse(attention)
     for term in (*attention.terms, *attention.gains):
         if array_of(m, term) is None:
+            check_number(m, term.factor, numpy_of(m, attention.dtype), f"'{term.value.name}' is multiplied")
             _shape_of(m, term)
     shape = mask_shape(attention)
     if shape is not None:

@@ -567,3 +567,22 @@ def test_a_term_of_a_size_that_is_not_known_is_spelt_once(term: str) -> None:
         }}""")
     result = fires(model, "mhsa:form=spelling")
     assert ops(result) == ["MatMul", "Mul", "Unsqueeze", "Add", "Softmax", "MatMul"]
+
+
+@pytest.mark.parametrize("form", ["attention", "microsoft", "spelling", "function"])
+@pytest.mark.parametrize("huge", [1e30, 1e-30])
+def test_scales_whose_product_is_out_of_range_are_refused(form: str, huge: float) -> None:
+    """Two numbers of the graph that one cannot stand for: 1e60 is infinite as a 32-bit float, and 1e-60 is 0."""
+    changed = {"z": "Mul(s, huge)", "m": "Mul(z, huge)"}
+    target = "onnxruntime" if form == "microsoft" else "onnx"
+    found = rw.rewrite(attention(**changed, constants={"huge": np.float32(huge)}), f"mhsa:form={form}", target=target)
+    (site,) = found.sites
+    assert site.status == "refused"
+    assert "overflow" in str(site.reason) or "out of the range" in str(site.reason)
+
+
+@pytest.mark.parametrize("target", ["onnx", "tensorrt-8.6"])
+def test_einsums_over_sizes_that_a_run_tells(target: str) -> None:
+    """torch's export with dynamic batch and sequence: the channels of a head are the -1 of a Reshape."""
+    result = fires(onnx.load(MODELS / "einsum_legacy_op17_dynamic.onnx"), "mhsa", target=target)
+    assert "Einsum" not in ops(result)

@@ -15,7 +15,7 @@ from onnx_rewrite.analysis.product import Product, product_of
 SIZES = {"a": 2, "b": 3, "h": 5, "i": 4, "j": 6, "k": 7}
 
 
-def node(op_type: str, *shapes: tuple[int, ...], **attributes: str) -> ir.Node:
+def node(op_type: str, *shapes: tuple[int | str, ...], **attributes: str) -> ir.Node:
     given = [
         ir.Value(name=f"x{i}", shape=ir.Shape(s), type=ir.TensorType(ir.DataType.FLOAT)) for i, s in enumerate(shapes)
     ]
@@ -92,3 +92,9 @@ def test_an_ellipsis_stands_for_the_axes_that_are_left() -> None:
 
 def test_a_lone_element_that_is_repeated_is_no_product() -> None:
     assert product_of(node("Einsum", (2, 3), (1, 4), equation="ij,jk->ik")) is None
+
+
+@pytest.mark.parametrize(("one", "two", "holds"), [(3, "n", False), ("m", "n", False), ("n", "n", True)])
+def test_sizes_that_may_be_1_and_another_number_are_no_product(one: int | str, two: str, holds: bool) -> None:
+    found = product_of(node("Einsum", (2, one), (two, 4), equation="ij,jk->ik"))
+    assert (found is not None) == holds
