@@ -113,7 +113,7 @@ def product_of(node: ir.Node | None, row: int | None = None) -> Product | None:
     return Product(*operands, left_places, right_places, tuple(stack.index(i) for i in out))
 
 
-def _size(value: ir.Value, axis: int) -> Size:
+def _size(value: ir.Value, axis: int) -> int | str | None:
     """A number, or the model's name for it; None: it is not known, as of most Reshapes by computed shapes."""
     dim = None if value.shape is None else value.shape[axis]
     size = dim if isinstance(dim, int) or dim is None else dim.value

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_rewrite.analysis.order import noted_order
@@ -17,6 +18,9 @@ from onnx_rewrite.rewriter.placing import insert, last_node
 
 PASS_KEY = "onnx_rewrite.pass"
 SOURCES_KEY = "onnx_rewrite.sources"
+
+_WHOLE = 2**53
+"""Up to here every whole number is a 64-bit float."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def commit(
     for number, value in enumerate(builder.initializers):
         value.name = names.value(f"{base}_{pass_name}_{number}" if base else f"{pass_name}_{number}")
         if match.scope.is_function:
-            added.insert(0, _as_constant_node(value))
+            added[:0] = _as_constant_nodes(value, builder.version)
         else:
             graph.register_initializer(value)
     produced = {v for node in added for v in node.outputs}
@@ -112,14 +116,24 @@ def commit(
     return Edit(tuple(added), tuple(removed), replaced, (*touched, *dict.fromkeys(moved)))
 
 
-def _as_constant_node(value: ir.Value) -> ir.Node:
-    """A function has no initializers: the constant becomes a node."""
+def _as_constant_nodes(value: ir.Value, version: int) -> list[ir.Node]:
+    """A function has no initializers: the constant becomes a node.
+
+    Below opset 9 Constant gives floats only (ONNX, Constant-1): whole numbers come from 64-bit ones by a Cast.
+    """
     tensor = value.const_value
     assert tensor is not None
-    node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], num_outputs=1)
-    value.replace_all_uses_with(node.outputs[0])
-    node.outputs[0].name = value.name
-    return node
+    array = tensor.numpy()
+    wide = array.astype(np.float64) if version < 9 and array.dtype.kind in "biu" else array
+    cast = wide is not array and bool(np.all(np.abs(wide) <= _WHOLE))
+    held = ir.tensor(wide) if cast else tensor
+    nodes = [ir.Node("", "Constant", [], [ir.AttrTensor("value", held)], num_outputs=1)]
+    if cast:
+        nodes[0].outputs[0].name = f"{value.name}_float"
+        nodes.append(ir.Node("", "Cast", [nodes[0].outputs[0]], [ir.AttrInt64("to", tensor.dtype)], num_outputs=1))
+    value.replace_all_uses_with(nodes[-1].outputs[0])
+    nodes[-1].outputs[0].name = value.name
+    return nodes
 
 
 def _take_over(old: ir.Value, new: ir.Value) -> None:

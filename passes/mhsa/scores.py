@@ -57,6 +57,7 @@ def logits_of(m: Match, begin: Layout, divided: Divided, runs: Runs) -> Logits:
     scale, bounded, terms, gains = 1.0, False, list[Term](), list[Term]()
     beyond = 1.0  # what the scores are multiplied by after Tanh
     layout = begin
+    own = {node.outputs[0] for node in (m.scores, *m.logits)}
     cleaned = any(node is not None for node in m.clean)
     for i, node in enumerate(m.logits):
         if node.op_type == "Tanh":
@@ -84,6 +85,8 @@ def logits_of(m: Match, begin: Layout, divided: Divided, runs: Runs) -> Logits:
                 raise Refused(f"{node.op_type} '{node.name}' weights the keys", node)
             gains.append(Term(m.gain[i], 1.0, None, False, shape))
         value = m.term[i] if m.term[i] is not None else m.less[i]
+        if value in own or m.gain[i] in own:
+            raise Refused(f"{node.op_type} '{node.name}' combines the scores with themselves", node)
         if value is not None:
             shape = _aligned(node, value, layout, divided, runs)
             sign = 1.0 if m.less[i] is None else -1.0

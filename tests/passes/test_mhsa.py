@@ -586,3 +586,25 @@ def test_einsums_over_sizes_that_a_run_tells(target: str) -> None:
     """torch's export with dynamic batch and sequence: the channels of a head are the -1 of a Reshape."""
     result = fires(onnx.load(MODELS / "einsum_legacy_op17_dynamic.onnx"), "mhsa", target=target)
     assert "Einsum" not in ops(result)
+
+
+def test_a_function_below_opset_9_gets_its_shapes_by_a_cast() -> None:
+    """Constant gives floats only there, and a function has no initializers."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 8, "local" : 1]>
+        g (float[2,3] x, float[1,3,4] k, float[4,5] v) => (float[2,5] y) { y = local.Part (x, k, v) }
+        <domain: "local", opset_import: ["" : 8]>
+        Part (x, k, v) => (y) {
+            flat = Squeeze <axes = [0]> (k)
+            s = MatMul (x, flat)
+            p = Softmax <axis = -1> (s)
+            y = MatMul (p, v)
+        }""")
+    result = rw.rewrite(model, "mhsa:form=spelling")
+    assert result.report.applied == 1
+    ort.InferenceSession(result.to_proto().SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def test_scores_that_meet_themselves_are_refused() -> None:
+    """s - s is exactly 0; the products are not computed twice alike."""
+    is_left(attention(m="Sub(z, z)"), "mhsa", "combines the scores with themselves")
