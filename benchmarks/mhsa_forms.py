@@ -40,15 +40,15 @@ ONLY = {
 
 MODEL_FORMS: dict[str, str | None] = {
     "original": None,
-    "mhsa": "mhsa",
-    "core": "mhsa:level=core",
-    "qkv,mhsa": "qkv,mhsa",
+    "mhsa": SPELLING,
+    "core": f"{SPELLING}:level=core",
+    "qkv,mhsa": f"qkv,{SPELLING}",
     "mask": "mask",
     "ln": "ln",
-    "ln,mhsa": "ln,mhsa",
+    "ln,mhsa": f"ln,{SPELLING}",
     "scale=q": f"{SPELLING}:scale=q",
 }
-"""Of whole models: "mhsa" has the division into heads, "qkv,mhsa" the projections too."""
+"""Of whole models, as TensorRT 8.6 is given them, those without a mask too, which `mhsa` by itself leaves there."""
 
 CPU_FORMS: dict[str, str | None] = {
     "original": None,

@@ -21,7 +21,7 @@ from onnx_rewrite.passes.mhsa.function import check_function, multi_head_functio
 from onnx_rewrite.passes.mhsa.meaning import meaning
 from onnx_rewrite.passes.mhsa.microsoft import check_microsoft, multi_head_attention
 from onnx_rewrite.passes.mhsa.operator import attention_operator, packed_projections, prepare, refuse_unfused
-from onnx_rewrite.passes.mhsa.plain import Keys, Masked, Packed, Plain, Scaled, Style
+from onnx_rewrite.passes.mhsa.plain import Keys, Masked, Packed, Plain, Scaled, Style, refuse_unmasked
 from onnx_rewrite.passes.mhsa.terms import endless, finite
 from onnx_rewrite.plugins.multi_head_attention.op import CASTS_SINCE, MultiHeadAttention
 from onnx_rewrite.registry import Pass, RuleSet
@@ -159,7 +159,9 @@ class Spelling(_InPlain):
     style: Style = field(default_factory=Style)
 
     def check(self, m: Match) -> None:
-        Plain(m, self.style, self.level)
+        plain = Plain(m, self.style, self.level)
+        if self.targets and self.level == "auto" and self.style == Style():
+            refuse_unmasked(m, plain)
 
     def settled(self, m: Match, new: Sequence[ir.Node]) -> bool:
         return Plain(m, self.style, self.level).stands(m, new)
