@@ -268,6 +268,8 @@ class Emitter:
         """MatMul, or now and then an Einsum that says the same."""
         left, right = (list[int]() if v is None else list(v.shape) for v in operands)
         plain = len(left) == len(right) > 1 and left[:-2] == right[:-2] and left[-1:] == right[-2:-1]
+        # Einsum repeats a lone element: where a size may be 1, whoever reads the graph cannot tell it from MatMul.
+        plain = plain and left[-1] != 1 and not self._draft.symbolic
         # onnxruntime has Einsum on no 16-bit floats on the CPU.
         wide = all(v is not None and v.dtype in (1, 11) for v in operands)
         if not (plain and wide and opset >= 12 and self._tape.chance(25)):
