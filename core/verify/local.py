@@ -11,7 +11,7 @@ import onnx
 from onnx_rewrite.verdict import Verification, not_verified
 from onnx_rewrite.verify.captured import LABEL, Captured
 from onnx_rewrite.verify.dtypes import Array, Tolerance
-from onnx_rewrite.verify.feeds import Feed, Source
+from onnx_rewrite.verify.feeds import MOST_ELEMENTS, Feed, Source
 from onnx_rewrite.verify.fingerprint import exact, structural
 from onnx_rewrite.verify.judge import IN_FLOAT64, Pair, Refused, Subject, judge_feeds
 from onnx_rewrite.verify.loosening import loosened
@@ -213,7 +213,10 @@ def bind(pair: Pair, source: Source, wanted: int) -> tuple[list[dict[str, int]],
     """The first bindings under which the original runs, and why the first that failed did."""
     found: list[dict[str, int]] = []
     failure: str | None = None
+    body = pair.reference.body
     for binding in source.bindings():
+        if found and body.most is None:  # what is squared on the way must not make a site cost minutes
+            body.most = max(MOST_ELEMENTS, 4 * body.largest)
         try:
             pair.run_before(source.draw(UNIT, binding), keep=True)
         except Exception as error:
@@ -222,4 +225,5 @@ def bind(pair: Pair, source: Source, wanted: int) -> tuple[list[dict[str, int]],
         found.append(binding)
         if len(found) == wanted:
             break
+    body.most = None
     return found, failure

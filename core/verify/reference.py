@@ -7,6 +7,7 @@ rounding, quantization) stays discrete.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from onnx import numpy_helper
 from onnx_rewrite.analysis.layout import MOVERS
 from onnx_rewrite.rewriter.standing_in import resolved
 from onnx_rewrite.verify.dtypes import HALVES, Array, numpy_dtype, widen
-from onnx_rewrite.verify.kernels import CannotEvaluate, Kernel, Node, load
+from onnx_rewrite.verify.kernels import CannotEvaluate, IllegalFeed, Kernel, Node, load
 from onnx_rewrite.verify.kernels.fallback import evaluate as evaluate_elsewhere
 
 __all__ = ["CannotEvaluate", "Jitter", "Reference"]
@@ -118,6 +119,10 @@ class Body:
     def __init__(self, graph: onnx.GraphProto, opsets: dict[str, int], folder: str, narrow: bool = False) -> None:
         self.inputs = [i.name for i in graph.input]
         self.outputs = [o.name for o in graph.output]
+        self.largest = 0
+        """Elements of the largest value so far."""
+        self.most: int | None = None
+        """A feed that makes a value of more elements is not taken; None: any is."""
         self._opsets, self._folder, self._narrow = opsets, folder, narrow
         self._tensors: dict[str, onnx.TensorProto] = {}
         self.constants: dict[str, Array] = {}
@@ -213,6 +218,8 @@ class Body:
             inputs.pop()
         if jitter is not None and jitter.amount and (proto.op_type in DISCRETE or _truncates(node)):
             inputs = [jitter(v) if v is not None and v.dtype == np.float64 else v for v in inputs]
+        if self.most is not None and proto.op_type == "MatMul":
+            self._refuse_beyond(proto, _product_size(*inputs))
         found: Any = NotImplemented
         try:
             if step.kernel in _CONTROL.values():
@@ -230,9 +237,22 @@ class Body:
         for name, value in zip(proto.output, outputs, strict=False):
             if name:
                 made = value if isinstance(value, np.ndarray) else np.asarray(value)
+                self.largest = max(self.largest, made.size)
+                self._refuse_beyond(proto, made.size)
                 env[name] = jitter.rounded(made) if rounds and jitter and made.dtype == np.float64 else made
         for name in step.free:
             env.pop(name, None)
+
+    def _refuse_beyond(self, proto: onnx.NodeProto, size: int) -> None:
+        if self.most is not None and size > self.most:
+            raise IllegalFeed(proto, f"{size:,} elements are more than {self.most:,}")
+
+
+def _product_size(left: Array | None, right: Array | None) -> int:
+    """Elements of a product, at least, before it is computed; 0 where that is not told here."""
+    if left is None or right is None or left.ndim < 2 or right.ndim < 2:
+        return 0
+    return max(math.prod(left.shape[:-2]), math.prod(right.shape[:-2])) * left.shape[-2] * right.shape[-1]
 
 
 class Reference:

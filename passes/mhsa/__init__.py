@@ -100,7 +100,10 @@ class _InPlain(_Attention):
 
     def unlike(self, m: Match) -> Mapping[Unlike, str]:
         differences = dict(super().unlike(m))
-        differences.pop("empty", None)
+        if any(node.op_type == "Reshape" and m.constant(node.inputs[1]) is None for node in m.nodes):
+            differences["empty"] = "a size of 0 in the shape that is computed for a Reshape copies another size"
+        else:
+            differences.pop("empty", None)
         if not any(term.exact for term in meaning(m).terms):
             differences.pop("special", None)
         return differences

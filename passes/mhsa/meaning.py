@@ -81,7 +81,7 @@ def meaning(m: Match) -> Attention:
         terms=logits.terms,
         gains=logits.gains,
         cleaned=any(node is not None for node in m.clean),
-        merged=_merged(m, second.result(context_sizes), parts, there),
+        merged=_merged(m, second.result(context_sizes), parts, there, sizes[-2]),
         channels=context_sizes[-1],
     )
 
@@ -310,7 +310,9 @@ def _with_parts(sight: Sight, parts: Sequence[Size], runs: Sequence[Sequence[int
 # -- the result
 
 
-def _merged(m: Match, begin: Layout, parts: tuple[Size, ...], runs: Sequence[Sequence[int]]) -> tuple[Axis, ...]:
+def _merged(
+    m: Match, begin: Layout, parts: tuple[Size, ...], runs: Sequence[Sequence[int]], queries: Size
+) -> tuple[Axis, ...]:
     """The axes of the result, in digits whose `axis` counts the parts, then the queries, then V's channels."""
     layout = through([n.outputs[0] for n in m.merge], m.context.outputs[0], m.version, m.scope.constants, begin)
     if layout is None:
@@ -321,7 +323,10 @@ def _merged(m: Match, begin: Layout, parts: tuple[Size, ...], runs: Sequence[Seq
         for digit in axis:
             assert digit.axis is not None
             if digit.axis >= len(begin.source) - 2:
-                digits.append(replace(digit, axis=len(parts) + digit.axis - (len(begin.source) - 2)))
+                place = digit.axis - (len(begin.source) - 2)
+                # The scores may call the number of queries by another name.
+                size = queries if place == 0 and digit.size == begin.source[-2] else digit.size
+                digits.append(replace(digit, axis=len(parts) + place, size=size))
                 continue
             run = runs[digit.axis]
             pieces = refined(digit, [parts[i] for i in run])

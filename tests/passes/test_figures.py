@@ -54,6 +54,7 @@ CLIPS = {
 }
 ATTENTIONS = {
     **dict.fromkeys(("hybrid_legacy_op12_keep_bn", "hybrid_legacy_op17_keep_bn", "hybrid_dynamo_op18_no_optimize"), 1),
+    **dict.fromkeys(("danet_legacy_op13_dynamic", "nonlocal_legacy_op13_dynamic", "psa_legacy_op13_dynamic"), 1),
     "einsum_legacy_op17_dynamic": 1,
     **dict.fromkeys(("bert_legacy_op11", "bert_legacy_op12", "bert_legacy_op12_dynamic", "bert_legacy_op17"), 2),
     **dict.fromkeys(("bert_legacy_op17_sdpa", "bert_dynamo_op18", "bert_dynamo_op18_sdpa"), 2),

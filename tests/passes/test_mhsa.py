@@ -595,6 +595,15 @@ def test_scales_whose_product_is_out_of_range_are_refused(form: str, huge: float
     assert "overflow" in str(site.reason) or "out of the range" in str(site.reason)
 
 
+@pytest.mark.parametrize("one", ["mhsa:form=spelling", "mhsa:form=function"])
+@pytest.mark.parametrize("name", ["danet", "nonlocal", "psa"])
+def test_pictures_of_any_size(name: str, one: str) -> None:
+    """torch's exports of attention over pixels, height and width dynamic: the numbers of queries have several names."""
+    result = rw.rewrite(MODELS / f"{name}_legacy_op13_dynamic.onnx", one, opset="keep")
+    assert result.report.applied == 1
+    assert result.report.passes[0].rolled_back == 0
+
+
 @pytest.mark.parametrize("target", ["onnx", "tensorrt-8.6"])
 def test_einsums_over_sizes_that_a_run_tells(target: str) -> None:
     """torch's export with dynamic batch and sequence: the channels of a head are the -1 of a Reshape."""

@@ -13,6 +13,9 @@ import pytest
 from onnx_rewrite.verify import LocalJudge, Tolerance
 from onnx_rewrite.verify import judge as judge_module
 from onnx_rewrite.verify.compare import Comparison
+from onnx_rewrite.verify.feeds import MOST_ELEMENTS, Source
+from onnx_rewrite.verify.judge import Pair, Subject
+from onnx_rewrite.verify.local import bind
 
 from . import rewrites
 from .rewrites import CORRECT, WRONG, model, narrowed
@@ -244,3 +247,17 @@ def test_bindings_that_the_original_refuses_are_passed_over() -> None:
         "y = Reshape(x, k)", {"k": np.asarray([4, 24], np.int64)}, inputs="float[a,16] x", outputs="float[4,24] y"
     )
     assert LocalJudge()(fixed, fixed).equivalent
+
+
+def test_sizes_that_are_squared_on_the_way_are_not_fed() -> None:
+    """Sizes beyond short constants, here 62 in all, give some 4,000 rows and columns, and a product of both."""
+    squared = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[h,w,1] x) => (float[n,m] y)
+        <int64[2] flat = {-1, 1}, int64[2] across = {1, -1}, int64[1] sixty = {58}>
+        { a = Reshape (x, flat) b = Reshape (x, across) c = MatMul (a, b) s = Shape (sixty) y = Softmax (c) }""")
+    pair, source = Pair(Subject(squared), Subject(squared), Tolerance()), Source(squared, 0)
+    found, _ = bind(pair, source, 3)
+    assert len(found) == 3
+    assert all((one["h"] * one["w"]) ** 2 <= MOST_ELEMENTS for one in found)
+    assert any((one["h"] * one["w"]) ** 2 > MOST_ELEMENTS for one in source.bindings())
