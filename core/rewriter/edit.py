@@ -12,12 +12,16 @@ import onnx_ir as ir
 from onnx_rewrite.analysis.order import noted_order
 from onnx_rewrite.analysis.uses import is_used
 from onnx_rewrite.match import Match
+from onnx_rewrite.model.fidelity import KEEP_VALUE_INFO
 from onnx_rewrite.rewriter.builder import Builder, merged_metadata
 from onnx_rewrite.rewriter.names import Names
 from onnx_rewrite.rewriter.placing import insert, last_node
 
 PASS_KEY = "onnx_rewrite.pass"
 SOURCES_KEY = "onnx_rewrite.sources"
+
+_READS_SIZES = frozenset({"Attention"})
+"""onnx's inference (1.23) takes a size of an operand that it does not know for 0 there: what is known is stated."""
 
 _WHOLE = 2**53
 """Up to here every whole number is a 64-bit float."""
@@ -99,6 +103,10 @@ def commit(
         for value in node.outputs:
             if value.name is None and value not in taking:
                 value.name = names.value(f"{node.name}_out")
+        if node.op_type in _READS_SIZES:
+            for value in node.inputs:
+                if value is not None:
+                    value.meta[KEEP_VALUE_INFO] = True
     for old, new in replaced.items():
         if new in produced:
             _take_over(old, new)

@@ -315,7 +315,7 @@ def _merged(
 ) -> tuple[Axis, ...]:
     """The axes of the result, in digits whose `axis` counts the parts, then the queries, then V's channels."""
     layout = through([n.outputs[0] for n in m.merge], m.context.outputs[0], m.version, m.scope.constants, begin)
-    if layout is None:
+    if layout is None or (m.merge and m.rank(m.merge[-1].outputs[0]) is None):
         raise Refused("how the result is put together is not known", m.context)
     found: list[Axis] = []
     for axis in layout.axes:
