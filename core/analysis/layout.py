@@ -210,7 +210,7 @@ def regrouped(digits: Sequence[Digit], sizes: Sequence[Size]) -> list[Axis] | No
         if isinstance(known, int) and not unknown and size_of(rest) != known:
             return None
         return [*left, tuple(rest), *right]
-    # Of unknown sizes, some may be 1. Where all that is left has numbers, a shape that is not known is fed from outside.
+    # Of unknown sizes, some may be 1. Where all that is left are numbers, an unknown shape is fed from outside.
     fed = all(isinstance(digit.size, int) for digit in rest)
     if len(rest) == len(dims) and not fed and not any(isinstance(dim, int) for dim in dims):
         return [*left, *((digit,) for digit in rest), *right]
